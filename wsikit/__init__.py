@@ -1,0 +1,50 @@
+"""wsikit: whole-slide analysis for soft-tissue sarcoma. Research use only.
+
+>>> import wsikit as wk
+>>> slide = wk.open_slide("a.svs")                                    # doctest: +SKIP
+>>> run = wk.score(["a.svs"], "out/", pipelines=["sts-subtype"])      # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+RESEARCH_USE_ONLY = (
+    "Research use only. Not a medical device; not for diagnosis, grading or treatment decisions. "
+    "Not validated on your scanner, stain or population."
+)
+
+_WHERE = {
+    "open_slide": "slide",
+    "Slide": "slide",
+    "Region": "geometry",
+    "load_model": "models",
+    "score": "run",
+    "tile": "run",
+    "open_store": "store",
+    "WsikitError": "errors",
+}
+
+__all__ = ["RESEARCH_USE_ONLY", "Region", "Slide", "WsikitError", "__version__", "load_model", "open_slide", "open_store", "score", "tile"]
+
+if TYPE_CHECKING:
+    from wsikit.errors import WsikitError
+    from wsikit.geometry import Region
+    from wsikit.models import load_model
+    from wsikit.run import score, tile
+    from wsikit.slide import Slide, open_slide
+    from wsikit.store import open_store
+
+
+def __getattr__(name: str) -> Any:
+    """Import public names when they are first used, so that ``import wsikit`` stays quick."""
+    if name in _WHERE:
+        return getattr(importlib.import_module(f"wsikit.{_WHERE[name]}"), name)
+    raise AttributeError(f"module 'wsikit' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,117 @@
+"""Models: a folder with a card and safetensors weights, built by one of the families in this package.
+
+A family is a module with ``PIPELINE``, ``CLASSES``, ``build(card)`` and ``load(card, folder, device)``; adding one is
+adding a module.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import pkgutil
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from wsikit.errors import UnknownModelError
+from wsikit.models._card import Card, read_card
+
+if TYPE_CHECKING:
+    from wsikit.models._network import Network
+
+BUNDLED = Path(__file__).parent / "weights"
+RISK_PIPELINE = "survival"  # its models have no network; see wsikit.aggregate.survival
+
+
+def installed_folder() -> Path:
+    """Where ``wsikit models add`` puts models: ``$WSIKIT_HOME/models``, by default ``~/.local/share/wsikit/models``."""
+    home = os.environ.get("WSIKIT_HOME")
+    return (Path(home) if home else Path.home() / ".local/share/wsikit") / "models"
+
+
+@cache
+def families() -> dict[str, str]:
+    """Module of each pipeline that has a network, by pipeline name."""
+    modules = [m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_")]
+    return {name.replace("_", "-"): f"{__name__}.{name}" for name in modules}
+
+
+def pipelines() -> list[str]:
+    """All pipeline names."""
+    return [*sorted(families()), RISK_PIPELINE]
+
+
+def family(pipeline: str) -> Any:
+    """The family module of a pipeline.
+
+    Raises
+    ------
+    UnknownModelError
+        No family serves it.
+    """
+    if pipeline == RISK_PIPELINE:
+        raise UnknownModelError("a survival model has no images to predict; it is applied to slide results, see wsikit.aggregate.survival")
+    if pipeline not in families():
+        raise UnknownModelError(f"no pipeline is called '{pipeline}'; there are: {', '.join(pipelines())}")
+    return importlib.import_module(families()[pipeline])
+
+
+def available() -> dict[str, Path]:
+    """Every model at hand, by name: installed ones over bundled ones."""
+    found: dict[str, Path] = {}
+    for root in (BUNDLED, installed_folder()):
+        if root.is_dir():
+            found |= {p.parent.name: p.parent for p in sorted(root.glob("*/card.json"))}
+    return found
+
+
+def find_model(ref: str | Path) -> Path:
+    """The folder of a model: a folder, the name of one at hand, or a pipeline's name for its default model.
+
+    A pipeline's default is the installed model with that pipeline, else the bundled ``phantom-<pipeline>``.
+
+    Raises
+    ------
+    UnknownModelError
+        There is no such model; the message lists what there is.
+    """
+    at_hand = available()
+    if str(ref) in at_hand:
+        return at_hand[str(ref)]
+    if Path(ref).is_dir():
+        return Path(ref)
+    if str(ref) in pipelines():
+        mine = [name for name, folder in at_hand.items() if folder.parent != BUNDLED and read_card(folder).pipeline == ref]
+        name = sorted(mine)[0] if mine else f"phantom-{ref}"
+        if name in at_hand:
+            return at_hand[name]
+    raise UnknownModelError(f"no model '{ref}': neither a folder nor one of {', '.join(sorted(at_hand)) or '(none)'}")
+
+
+def load_model(ref: str | Path, device: str = "cpu") -> Network:
+    """A model, ready to predict.
+
+    Parameters
+    ----------
+    ref : the name of a model at hand, a pipeline's name, or a model folder
+    device : ``cpu``, ``cuda``, ``cuda:1``, ``mps``
+
+    Raises
+    ------
+    UnknownModelError
+        There is no such model.
+    CardError, WeightsMismatchError
+        Its card or weights are wrong.
+
+    Examples
+    --------
+    >>> model = load_model("phantom-mitosis")                            # doctest: +SKIP
+    >>> model.predict(images)[0].position                                # doctest: +SKIP
+    """
+    folder = find_model(ref)
+    card = read_card(folder)
+    network: Network = family(card.pipeline).load(card, folder, device)
+    return network
+
+
+__all__ = ["Card", "available", "families", "family", "find_model", "installed_folder", "load_model", "pipelines", "read_card"]

@@ -1,0 +1,177 @@
+"""What a model is, needs and may be used for: its card. A model is a folder of a card and safetensors weights."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from wsikit.errors import CardError, WeightsMismatchError
+
+CARD_FILE = "card.json"
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Scaling(_Part):
+    """How pixels become network input: ``(pixel / 255 − mean) / std`` for R, G, B. ImageNet's by default."""
+
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+
+
+class Decision(_Part):
+    """When a classifier's call is withheld."""
+
+    min_probability: float = Field(0.5, ge=0, le=1)
+    min_tiles: int = Field(10, ge=1)
+
+
+class Detection(_Part):
+    """How a detector's boxes become counted objects.
+
+    ``threshold`` was frozen on validation data; boxes above ``keep_above`` are stored, so that a person can
+    look below it. ``merge_um`` is the distance at which two detections are the same object (MIDOG: 7.5 µm).
+    """
+
+    threshold: float = Field(ge=0, le=1)
+    keep_above: float = Field(0.1, ge=0, le=1)
+    merge_um: float = Field(7.5, gt=0)
+    hotspot_mm2: float = Field(2.0, gt=0)
+
+
+class Risk(_Part):
+    """What a survival model needs: features by name, the models that must have made them, and its cut-off."""
+
+    endpoint: str
+    time_unit: Literal["months"] = "months"
+    features: list[str]
+    log1p: list[str] = []
+    models: dict[str, str]
+    cutoff: float
+    cutoff_origin: str
+    horizons_months: list[float] = [24.0, 60.0]
+
+
+class TrainedOn(_Part):
+    """What the model has seen. A ``phantom`` model abstains on everything but phantoms."""
+
+    domain: Literal["phantom", "histology"]
+    description: str
+    slides: int | None = None
+    patients: int | None = None
+
+
+class Weights(_Part):
+    """The weights file and the SHA-256 that it must have."""
+
+    file: str = Field("model.safetensors", pattern=r"^[A-Za-z0-9._-]+\.safetensors$")
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+
+
+class Card(_Part):
+    """Everything about a model that is not its weights.
+
+    Attributes
+    ----------
+    pipeline : which pipeline it serves (``sts-subtype``, ``rms-subtype``, ``mitosis``, ``survival``)
+    task : ``classify``, ``detect`` or ``risk``
+    classes : in the order of the outputs
+    architecture : ``name`` and the builder's arguments
+    mpp, tile_px, overlap_px : the grid it is run on
+    min_tissue : share of a tile that must be tissue for it to be scored
+    batch : tiles per forward pass; fixed, so that a tile's result does not depend on its neighbours
+    """
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
+    version: str = "1"
+    pipeline: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
+    task: Literal["classify", "detect", "risk"]
+    classes: list[str] = []
+    architecture: dict[str, Any] = {}
+    mpp: float = Field(0.5, gt=0.05, lt=20)
+    tile_px: int = Field(224, ge=16, le=4096)
+    overlap_px: int = Field(0, ge=0, multiple_of=2)
+    min_tissue: float = Field(0.5, ge=0, le=1)
+    batch: int = Field(16, ge=1)
+    stain: str = "macenko"
+    scaling: Scaling = Scaling()
+    decision: Decision = Decision()
+    detection: Detection | None = None
+    risk: Risk | None = None
+    trained_on: TrainedOn
+    metrics: dict[str, Any] = {}
+    licence: str
+    limitations: str = ""
+    weights: Weights
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Card:
+        if self.overlap_px >= self.tile_px:
+            raise ValueError("overlap_px must be smaller than tile_px")
+        if self.task != "risk" and len(set(self.classes)) != max(1, len(self.classes)):
+            raise ValueError("classes must be named, and each once")
+        if (self.task == "detect") != (self.detection is not None) or (self.task == "risk") != (self.risk is not None):
+            raise ValueError("a detector needs 'detection', a survival model needs 'risk', and no other model has them")
+        return self
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the card, and so of the weights it names: what makes two models the same."""
+        return hashlib.sha256(json.dumps(self.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
+
+
+def read_card(folder: Path) -> Card:
+    """The card of a model folder.
+
+    Raises
+    ------
+    CardError
+        It is missing, not JSON, or says something impossible; the message names the key.
+    """
+    path = folder / CARD_FILE
+    try:
+        return Card.model_validate_json(path.read_bytes())
+    except OSError as e:
+        raise CardError(f"{folder}: no readable {CARD_FILE} ({e.strerror}); a model is a folder with {CARD_FILE} and safetensors weights") from e
+    except ValidationError as e:
+        first = e.errors()[0]
+        raise CardError(f"{path}: {'.'.join(map(str, first['loc'])) or 'the file'}: {first['msg']}") from e
+
+
+def check_weights(card: Card, folder: Path) -> Path:
+    """The weights file of a model, after its digest was compared.
+
+    Raises
+    ------
+    WeightsMismatchError
+        The file is missing or is not the one that the card names.
+    """
+    path = folder / card.weights.file
+    if not path.is_file():
+        raise WeightsMismatchError(f"{path}: the weights that {CARD_FILE} names are missing; fetch the model again")
+    with path.open("rb") as f:
+        found = hashlib.file_digest(f, "sha256").hexdigest()
+    if found != card.weights.sha256:
+        raise WeightsMismatchError(f"{path}: sha256 is {found[:12]}…, the card says {card.weights.sha256[:12]}…; the weights are not the card's, fetch the model again")
+    return path
+
+
+def write_model(folder: Path, card_fields: dict[str, Any], tensors: dict[str, Any]) -> Card:
+    """Write a model folder: weights first, then the card with their digest.
+
+    ``tensors`` are torch tensors by name; ``card_fields`` are `Card`'s, without ``weights``.
+    """
+    from safetensors.torch import save
+
+    folder.mkdir(parents=True, exist_ok=True)
+    data = save({k: v.contiguous() for k, v in tensors.items()})
+    (folder / "model.safetensors").write_bytes(data)
+    card = Card(**card_fields, weights=Weights(sha256=hashlib.sha256(data).hexdigest()))
+    (folder / CARD_FILE).write_text(card.model_dump_json(indent=1, exclude_defaults=False) + "\n")
+    return card

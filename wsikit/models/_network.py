@@ -1,0 +1,118 @@
+"""What all networks share: safe weights, fixed batches, one thread, outputs as arrays."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from wsikit.errors import ModelError, WeightsMismatchError
+from wsikit.models._card import Card, check_weights
+
+
+@dataclass(frozen=True)
+class Detections:
+    """Objects in one image.
+
+    ``position`` float32 (M, 2) x, y px of centres; ``score`` float32 (M,); ``label`` int64 (M,);
+    ``size`` float32 (M, 2) width, height px.
+    """
+
+    position: np.ndarray
+    score: np.ndarray
+    label: np.ndarray
+    size: np.ndarray
+
+
+class Network(ABC):
+    """A network with its card, on a device."""
+
+    def __init__(self, card: Card, net: nn.Module, device: str = "cpu") -> None:
+        self.card = card
+        self.device = torch.device(device)
+        self.net = net.eval().requires_grad_(False).to(self.device, memory_format=torch.channels_last)
+        self._mean = torch.tensor(card.scaling.mean, device=self.device).view(1, 3, 1, 1)
+        self._std = torch.tensor(card.scaling.std, device=self.device).view(1, 3, 1, 1)
+
+    @property
+    def digest(self) -> str:
+        """What makes two models the same."""
+        return self.card.digest
+
+    def _scaled(self, images: Tensor) -> Tensor:
+        """uint8 (B, H, W, 3) → float32 (B, 3, H, W), channels last."""
+        x = images.to(self.device).permute(0, 3, 1, 2).float() / 255.0
+        return ((x - self._mean) / self._std).contiguous(memory_format=torch.channels_last)
+
+    def _batches(self, images: np.ndarray | Tensor) -> Iterator[tuple[Tensor, int]]:
+        """Scaled batches of always the card's size, and how many rows of each are real.
+
+        Kernels are chosen by shape, and different kernels add in a different order: with a fixed shape the
+        same tile gives the same bits whichever tiles are beside it.
+        """
+        if images.ndim != 4 or images.shape[3] != 3:
+            raise ModelError(f"model {self.card.name}: images must be uint8 (B, H, W, 3), not {tuple(images.shape)}")
+        tensor = torch.as_tensor(images)
+        for start in range(0, len(tensor), self.card.batch):
+            part = tensor[start : start + self.card.batch]
+            real = len(part)
+            if real < self.card.batch:
+                part = torch.cat([part, part[-1:].expand(self.card.batch - real, -1, -1, -1)])
+            yield self._scaled(part), real
+
+    @abstractmethod
+    def predict(self, images: np.ndarray | Tensor) -> Any:
+        """What the model says of uint8 (B, H, W, 3) images at the card's mpp."""
+
+
+class Classifier(Network):
+    """A network whose last layer is a linear one over features."""
+
+    def __init__(self, card: Card, net: nn.Module, head: str, device: str = "cpu") -> None:
+        super().__init__(card, net, device)
+        self._head: nn.Module = getattr(net, head)
+        setattr(net, head, nn.Identity())
+
+    @torch.inference_mode()
+    def predict(self, images: np.ndarray | Tensor) -> dict[str, np.ndarray]:
+        """``probability`` float32 (B, K), rows sum to 1, and ``feature`` float32 (B, D).
+
+        Raises
+        ------
+        ModelError
+            The images have another shape than (B, H, W, 3).
+        """
+        probability, feature = [], []
+        for batch, real in self._batches(images):
+            f = self.net(batch)
+            feature.append(f[:real].float().cpu())
+            probability.append(torch.softmax(self._head(f).float(), 1)[:real].cpu())
+        if not probability:
+            width = int(getattr(self._head, "in_features", 0))
+            return {"probability": np.empty((0, len(self.card.classes)), np.float32), "feature": np.empty((0, width), np.float32)}
+        return {"probability": torch.cat(probability).numpy(), "feature": torch.cat(feature).numpy()}
+
+
+def load_weights(net: nn.Module, card: Card, folder: Path) -> nn.Module:
+    """Put a model folder's weights into a network, by name, all of them.
+
+    Raises
+    ------
+    WeightsMismatchError
+        The file's digest, format or tensors are not what card and architecture say.
+    """
+    path = check_weights(card, folder)
+    try:
+        net.load_state_dict(load_file(path), strict=True)
+    except (SafetensorError, RuntimeError) as e:
+        reason = str(e).strip().splitlines()
+        raise WeightsMismatchError(f"{path}: these weights do not fit architecture {card.architecture}: {' '.join(reason[1:2] or reason[:1]).strip()[:200]}") from e
+    return net

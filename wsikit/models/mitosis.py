@@ -1,0 +1,88 @@
+"""YOLOX for mitotic figures, through libreyolo (MIT). The only module that knows that library."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from libreyolo.models.yolox.nn import LibreYOLOXModel
+from torch import Tensor, nn
+from torchvision.ops import batched_nms
+
+from wsikit.errors import CardError
+from wsikit.models._card import Card
+from wsikit.models._network import Detections, Network, load_weights
+
+PIPELINE = "mitosis"
+CLASSES = ("mitosis",)
+ARCHITECTURES = ("yolox-n", "yolox-t", "yolox-s", "yolox-m", "yolox-l", "yolox-x", "yolox")
+NMS_IOU = 0.5
+
+
+def build(card: Card) -> nn.Module:
+    """The untrained network of a card: ``yolox-n`` … ``yolox-x``, or ``yolox`` with depth, width, depthwise.
+
+    Raises
+    ------
+    CardError
+        The card names another architecture, or one that cannot be built.
+    """
+    name = str(card.architecture.get("name"))
+    if name not in ARCHITECTURES:
+        raise CardError(f"model {card.name}: architecture.name must be one of {', '.join(ARCHITECTURES)}")
+    if card.tile_px % 32:
+        raise CardError(f"model {card.name}: tile_px must be a multiple of 32 for YOLOX")
+    if name != "yolox":
+        return LibreYOLOXModel(name.removeprefix("yolox-"), len(card.classes))
+    return custom_yolox(len(card.classes), **{k: v for k, v in card.architecture.items() if k != "name"})
+
+
+def custom_yolox(classes: int, depth: float, width: float, depthwise: bool = False) -> nn.Module:
+    """A YOLOX of any depth and width: the same parts as the named sizes, for small tasks and tests."""
+
+    class Sized(LibreYOLOXModel):
+        CONFIGS = {"custom": {"depth": depth, "width": width, "depthwise": depthwise}}  # noqa: RUF012
+
+    net: nn.Module = Sized("custom", classes)
+    return net
+
+
+class Detector(Network):
+    """Boxes from a YOLOX, as `Detections`."""
+
+    def __init__(self, card: Card, net: nn.Module, device: str = "cpu") -> None:
+        super().__init__(card, net, device)
+        head: Any = net.head
+        head.export = True  # boxes decoded to pixels, scores as probabilities
+
+    @torch.inference_mode()
+    def predict(self, images: np.ndarray | Tensor) -> list[Detections]:
+        """Objects above the card's ``keep_above`` in each uint8 (B, H, W, 3) image, best first.
+
+        Raises
+        ------
+        ModelError
+            The images have another shape than (B, H, W, 3).
+        """
+        found: list[Detections] = []
+        for batch, real in self._batches(images):
+            found += [self._decode(out) for out in self.net(batch)[:real].float()]
+        return found
+
+    def _decode(self, out: Tensor) -> Detections:
+        """One image's (A, 5 + K) centre, size, objectness, class probabilities → the kept, non-overlapping ones."""
+        assert self.card.detection is not None
+        probability, label = out[:, 5:].max(1)
+        score = out[:, 4] * probability
+        keep = torch.nonzero(score > self.card.detection.keep_above).flatten()
+        centre, size, score, label = out[keep, :2], out[keep, 2:4], score[keep], label[keep]
+        best = batched_nms(torch.cat([centre - size / 2, centre + size / 2], 1), score, label, NMS_IOU)
+        position, extent, scores, labels = (t[best].cpu().numpy() for t in (centre, size, score, label))
+        return Detections(position, scores, labels, extent)
+
+
+def load(card: Card, folder: Path, device: str) -> Detector:
+    """The trained model of a folder, on a device."""
+    return Detector(card, load_weights(build(card), card, folder), device)

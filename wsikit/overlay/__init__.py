@@ -1,0 +1,1 @@
+"""Columns and points as pictures and shapes that lie on the slide. No viewer is imported here."""

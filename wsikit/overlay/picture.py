@@ -1,0 +1,117 @@
+"""A slide beside its heat maps, as one picture for people."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from wsikit.store import Overlay, SlideStore
+from wsikit.store.durable import write_atomic
+from wsikit.store.image import Placement
+
+SIDE_PX = 640
+_STRIP_PX = 46
+_VIRIDIS = np.array([[68, 1, 84], [59, 82, 139], [33, 145, 140], [94, 201, 98], [253, 231, 37]], np.float64)
+_INK, _PAPER = (30, 30, 30), (255, 255, 255)
+
+
+def write_overview(store: SlideStore, path: Path) -> None:
+    """Slide, then tissue and each pipeline's heat map over it, with the answer written above.
+
+    Raises
+    ------
+    OutputError
+        The disk is full or cannot be written.
+    """
+    rgb, place = overview(store)
+    panels = [("slide", f"tissue {store.attributes['survey']['tissue_mm2']:.2f} mm²", _framed(rgb, store, place))]
+    for name in store.overlays():
+        heat = store.overlay(name)
+        result = store.result["pipelines"].get(name, {})
+        panels.append((name, _answer(result), _framed(blend(rgb, place, heat, _channel(heat, result)), store, place, result)))
+    buffer = BytesIO()
+    _sheet(panels).save(buffer, "PNG", optimize=False)
+    write_atomic(path, buffer.getvalue())
+
+
+def overview(store: SlideStore, side_px: int = SIDE_PX) -> tuple[np.ndarray, Placement]:
+    """The stored level that fits a side best, enlarged by whole pixels when smaller: uint8 (H, W, 3), and its place."""
+    array, place = next(((a, p) for a, p in store.levels() if max(a.shape[1:]) <= 2 * side_px), store.levels()[-1])
+    rgb = np.moveaxis(np.asarray(array[...]), 0, -1)
+    zoom = max(1, side_px // max(rgb.shape[:2]))
+    if zoom > 1:
+        rgb = rgb.repeat(zoom, 0).repeat(zoom, 1)
+        shift = tuple(t - s * (zoom - 1) / zoom / 2 for t, s in zip(place.translation, place.scale, strict=True))
+        place = Placement((place.scale[0] / zoom, place.scale[1] / zoom), (shift[0], shift[1]))
+    return rgb, place
+
+
+def blend(rgb: np.ndarray, place: Placement, heat: Overlay, channel: int, opacity: float = 0.55) -> np.ndarray:
+    """A channel of a heat map over a picture, each placed by its µm: uint8 (H, W, 3)."""
+    values = heat.values[channel]
+    y, x = (
+        np.floor((place.translation[axis] + np.arange(n) * place.scale[axis] - heat.placement.translation[axis]) / heat.placement.scale[axis] + 0.5).astype(int)
+        for axis, n in ((1, rgb.shape[0]), (0, rgb.shape[1]))
+    )
+    inside = ((y >= 0) & (y < values.shape[0]))[:, None] & ((x >= 0) & (x < values.shape[1]))[None]
+    sampled = values[np.ix_(y.clip(0, values.shape[0] - 1), x.clip(0, values.shape[1] - 1))]
+    shown = inside & ~np.isnan(sampled)
+    top = max(1.0, float(np.nanmax(values, initial=0.0, where=~np.isnan(values))))
+    colour = colours(np.where(shown, sampled, 0) / top)
+    return np.where(shown[..., None], rgb * (1 - opacity) + colour * opacity, rgb).round().astype(np.uint8)
+
+
+def colours(values: np.ndarray) -> np.ndarray:
+    """Viridis, which colour-blind eyes can order: float64 (..., 3), 0–255, of values 0–1."""
+    at = np.clip(values, 0, 1) * (len(_VIRIDIS) - 1)
+    low = np.minimum(at.astype(int), len(_VIRIDIS) - 2)
+    share = (at - low)[..., None]
+    return np.asarray(_VIRIDIS[low] * (1 - share) + _VIRIDIS[low + 1] * share)
+
+
+def _channel(heat: Overlay, result: dict[str, Any]) -> int:
+    """The called class, else the one that is highest on average."""
+    if result.get("call") in heat.channels:
+        return heat.channels.index(result["call"])
+    means = [float(np.nanmean(v)) if (~np.isnan(v)).any() else -1.0 for v in heat.values]
+    return int(np.argmax(means))
+
+
+def _answer(result: dict[str, Any]) -> str:
+    if result.get("status") != "ok":
+        return f"{result.get('status', 'not scored')}: no answer"
+    if "call" in result:
+        return f"{result['call']}  p {result['probability'][result['call']]:.2f}, doubt {result['doubt']:.2f}"
+    return f"{result['count']} mitoses, {result['per_mm2']:.1f}/mm² ({result['low']:.1f}–{result['high']:.1f})"
+
+
+def _framed(rgb: np.ndarray, store: SlideStore, place: Placement, result: dict[str, Any] | None = None) -> Image.Image:
+    """A panel, with the hotspot's outline where there is one."""
+    image = Image.fromarray(rgb)
+    hotspot = (result or {}).get("hotspot")
+    if hotspot:
+        edges = []
+        for axis, key, length in ((0, "x", "w"), (1, "y", "h")):
+            um = [(v - 0.5) * store.mpp[axis] for v in (hotspot[key], hotspot[key] + hotspot[length])]
+            edges.append([(u - place.translation[axis]) / place.scale[axis] + 0.5 for u in um])
+        ImageDraw.Draw(image).rectangle((edges[0][0], edges[1][0], edges[0][1], edges[1][1]), outline=(230, 159, 0), width=3)
+    return image
+
+
+def _sheet(panels: list[tuple[str, str, Image.Image]]) -> Image.Image:
+    font = ImageFont.load_default(15)
+    width = max(max(p.width for *_, p in panels), 260)
+    height = max(p.height for *_, p in panels)
+    sheet = Image.new("RGB", (len(panels) * (width + 8) - 8, height + _STRIP_PX + 22), _PAPER)
+    draw = ImageDraw.Draw(sheet)
+    for i, (name, answer, image) in enumerate(panels):
+        x = i * (width + 8)
+        draw.text((x + 4, 3), name, _INK, font)
+        draw.text((x + 4, 23), answer, _INK, font)
+        sheet.paste(image, (x, _STRIP_PX))
+    draw.text((4, height + _STRIP_PX + 2), "Research use only. Not for diagnosis.", _INK, font)
+    return sheet

@@ -1,0 +1,142 @@
+"""The ways into a file. One module per way; adding a reader is adding a module.
+
+A reader module has ``READER``, a subclass of `Reader`. The one whose `Reader.accepts` answers highest opens
+the file; nothing else in wsikit knows which it was.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from wsikit.errors import SlideNotFoundError, UnsupportedFormatError, UsageError
+from wsikit.geometry import Level
+from wsikit.resolution import Clue
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a file says of itself, without patient data.
+
+    ``clues`` are its resolutions in order of trust; ``associated`` are the names of label, macro and
+    thumbnail images, which are never read; ``properties`` holds allow-listed metadata only.
+    """
+
+    vendor: str
+    levels: tuple[Level, ...]
+    clues: tuple[Clue, ...] = ()
+    objective: float | None = None
+    has_icc: bool = False
+    associated: tuple[str, ...] = ()
+    properties: dict[str, str] = field(default_factory=dict)
+
+
+class Reader(ABC):
+    """An open file. Not shared between threads: `wsikit.Slide` opens one per thread."""
+
+    name: ClassVar[str]
+
+    @classmethod
+    @abstractmethod
+    def accepts(cls, path: Path) -> int:
+        """How well this reader suits the file: 0 not at all, else the highest wins. Never raises."""
+
+    @abstractmethod
+    def __init__(self, path: Path) -> None:
+        """Open the file.
+
+        Raises
+        ------
+        UnsupportedFormatError
+            It is not an image of the kind this reader knows.
+        DamagedSlideError
+            It is, but cannot be opened.
+        """
+
+    @property
+    @abstractmethod
+    def facts(self) -> Facts:
+        """What the file says of itself."""
+
+    @abstractmethod
+    def read(self, level: int, x: int, y: int, w: int, h: int) -> np.ndarray:
+        """Pixels of a level: uint8 (h, w, 3), the box inside the level; missing tiles are white.
+
+        Raises
+        ------
+        DamagedSlideError
+            A part of the box cannot be decoded.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of the file; safe to call twice."""
+
+    @classmethod
+    def files(cls, path: Path) -> list[Path]:
+        """All files whose bytes make up the slide, sorted."""
+        return [path]
+
+
+@cache
+def registry() -> dict[str, type[Reader]]:
+    """Every reader whose libraries are installed, by name."""
+    found: dict[str, type[Reader]] = {}
+    for module in pkgutil.iter_modules(__path__):
+        try:
+            reader = importlib.import_module(f"{__name__}.{module.name}").READER
+        except ImportError:  # an extra that is not installed
+            continue
+        found[reader.name] = reader
+    return found
+
+
+def candidates(path: Path) -> Iterator[type[Reader]]:
+    """Readers that accept the file, best first."""
+    scored = [(reader.accepts(path), name, reader) for name, reader in registry().items()]
+    yield from (reader for score, _, reader in sorted(scored, key=lambda s: (-s[0], s[1])) if score > 0)
+
+
+def find_reader(path: Path, name: str | None = None) -> type[Reader]:
+    """The reader for a file, or the named one.
+
+    Raises
+    ------
+    SlideNotFoundError
+        There is nothing at the path.
+    UnsupportedFormatError
+        No reader accepts it.
+    UsageError
+        The named reader does not exist.
+    """
+    if not path.exists():
+        raise SlideNotFoundError(f"{path}: no such file; check the path")
+    if name is not None:
+        if name not in registry():
+            raise UsageError(f"no reader is called '{name}'; there are: {', '.join(sorted(registry()))}")
+        return registry()[name]
+    for reader in candidates(path):
+        return reader
+    raise UnsupportedFormatError(f"{path}: {_what_it_is(path)}; supported are whole-slide formats of OpenSlide, DICOM, OME-TIFF, JPEG and PNG")
+
+
+def _what_it_is(path: Path) -> str:
+    if path.is_dir():
+        return "a folder that is not one slide"
+    if path.stat().st_size == 0:
+        return "the file is empty"
+    with path.open("rb") as f:
+        head = f.read(512)
+    if head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+        return "a TIFF that no reader can use (truncated, or not a brightfield RGB image)"
+    if b"\0" not in head:
+        return "this is a text file, not a slide"
+    return "not a slide format that any reader knows, or damaged at its start"

@@ -1,0 +1,99 @@
+"""Plain JPEG and PNG pictures, which need an mpp from the user."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+import imagecodecs
+import numpy as np
+
+from wsikit.errors import DamagedSlideError, UnsupportedFormatError
+from wsikit.geometry import Level, Size
+from wsikit.readers import Facts, Reader
+
+_MAGIC = {b"\xff\xd8\xff": "jpeg", b"\x89PNG\r\n\x1a\n": "png"}
+_MAX_FILE_BYTES = 512 * 1024**2
+_MAX_PIXELS = 500_000_000
+
+
+def _kind(path: Path) -> str | None:
+    if not path.is_file():
+        return None
+    with path.open("rb") as f:
+        head = f.read(8)
+    return next((kind for magic, kind in _MAGIC.items() if head.startswith(magic)), None)
+
+
+class ImageReader(Reader):
+    """A whole picture decoded into memory: fine for fields and small sections."""
+
+    name: ClassVar[str] = "image"
+
+    @classmethod
+    def accepts(cls, path: Path) -> int:
+        """50 for JPEG and PNG, by their first bytes."""
+        return 50 if _kind(path) else 0
+
+    def __init__(self, path: Path) -> None:
+        kind = _kind(path)
+        if kind is None:
+            raise UnsupportedFormatError(f"{path}: neither JPEG nor PNG")
+        self._kind = kind
+        if path.stat().st_size > _MAX_FILE_BYTES:
+            raise UnsupportedFormatError(f"{path}: a plain picture of more than 512 MiB; convert it to a pyramidal OME-TIFF")
+        data = path.read_bytes()
+        w, h = _header_size(data, kind)
+        if w * h > _MAX_PIXELS:
+            raise UnsupportedFormatError(f"{path}: {w} × {h} px in one picture; convert it to a pyramidal OME-TIFF")
+        try:
+            image = imagecodecs.jpeg8_decode(data) if kind == "jpeg" else imagecodecs.png_decode(data)
+        except Exception as e:  # imagecodecs has an exception class per codec
+            raise DamagedSlideError(f"{path}: the {kind.upper()} cannot be decoded ({e})") from e
+        self._image = _to_rgb(image, path)
+
+    @property
+    def facts(self) -> Facts:
+        """One level, no resolution: dpi values of pictures say nothing about a microscope."""
+        h, w = self._image.shape[:2]
+        return Facts(vendor=self._kind, levels=(Level(0, Size(w, h), (1.0, 1.0)),))
+
+    def read(self, level: int, x: int, y: int, w: int, h: int) -> np.ndarray:
+        """Pixels: uint8 (h, w, 3)."""
+        return self._image[y : y + h, x : x + w].copy()
+
+    def close(self) -> None:
+        """Let go of the pixels."""
+        self._image = np.empty((0, 0, 3), np.uint8)
+
+
+def _header_size(data: bytes, kind: str) -> tuple[int, int]:
+    """Width and height from the header, so that a bomb is refused before it is unpacked."""
+    if kind == "png":
+        return int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
+    i = 2
+    while i + 9 < len(data):
+        if data[i] != 0xFF:
+            i += 1
+            continue
+        marker, length = data[i + 1], int.from_bytes(data[i + 2 : i + 4], "big")
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            return int.from_bytes(data[i + 7 : i + 9], "big"), int.from_bytes(data[i + 5 : i + 7], "big")
+        i += 1 if marker == 0xFF else 2 + length
+    return 0, 0
+
+
+def _to_rgb(image: np.ndarray, path: Path) -> np.ndarray:
+    if image.dtype != np.uint8:
+        raise UnsupportedFormatError(f"{path}: {image.dtype} samples; H&E pictures have 8 bits")
+    if image.ndim == 2:
+        image = np.repeat(image[..., None], 3, -1)
+    if image.shape[2] == 2:
+        image = np.concatenate([np.repeat(image[..., :1], 3, -1), image[..., 1:]], -1)
+    if image.shape[2] == 4:
+        a = image[..., 3:].astype(np.uint16)
+        image = ((image[..., :3] * a + 255 * (255 - a) + 127) // 255).astype(np.uint8)
+    return image
+
+
+READER = ImageReader

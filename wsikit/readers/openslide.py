@@ -1,0 +1,141 @@
+"""OpenSlide: SVS, NDPI, SCN, MRXS, BIF, VMS, SVSlide, Philips TIFF, CZI, generic tiled TIFF and DICOM."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import openslide
+
+from wsikit.errors import DamagedSlideError, UnsupportedFormatError
+from wsikit.geometry import Level, Size
+from wsikit.readers import Facts, Reader
+from wsikit.resolution import Clue, parse_number
+
+# Metadata that says how the image was made and never whose it is. Everything else (comments, titles, dates,
+# user names, DICOM patient tags) stays in the file.
+_ALLOWED = (
+    "openslide.vendor", "openslide.mpp-x", "openslide.mpp-y", "openslide.objective-power", "openslide.level-count",
+    "openslide.bounds-x", "openslide.bounds-y", "openslide.bounds-width", "openslide.bounds-height",
+    "aperio.AppMag", "aperio.MPP", "hamamatsu.SourceLens", "tiff.ResolutionUnit", "tiff.XResolution", "tiff.YResolution",
+)  # fmt: skip
+_FIXED_TILE = 1024
+
+
+class OpenSlideReader(Reader):
+    """A slide through OpenSlide's ``read_region``."""
+
+    name: ClassVar[str] = "openslide"
+
+    @classmethod
+    def accepts(cls, path: Path) -> int:
+        """80 for what OpenSlide recognises, 0 otherwise."""
+        try:
+            return 80 if openslide.OpenSlide.detect_format(str(_entry(path))) else 0
+        except (openslide.OpenSlideError, OSError):
+            return 0
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            self._slide = openslide.OpenSlide(str(_entry(path)))
+        except openslide.OpenSlideUnsupportedFormatError as e:
+            raise UnsupportedFormatError(f"{path}: OpenSlide does not know this file") from e
+        except (openslide.OpenSlideError, OSError) as e:
+            raise DamagedSlideError(f"{path}: OpenSlide cannot open it ({e}); copy it again from the scanner") from e
+
+    @property
+    def facts(self) -> Facts:
+        """Levels, resolution clues and allow-listed properties."""
+        s, p = self._slide, self._slide.properties
+        w, h = s.dimensions
+        levels = tuple(Level(i, Size(*size), (w / size[0], h / size[1])) for i, size in enumerate(s.level_dimensions))
+        properties = {k: p[k] for k in _ALLOWED if k in p}
+        if p.get("tiff.ImageDescription", "").startswith("wsikit phantom"):
+            properties["wsikit.phantom"] = "1"
+        return Facts(
+            vendor=p.get("openslide.vendor", "unknown"),
+            levels=levels,
+            clues=_clues(dict(p)),
+            objective=parse_number(p.get("openslide.objective-power", "")),
+            has_icc=bool(getattr(s, "color_profile", None)),
+            associated=tuple(s.associated_images),
+            properties=properties,
+        )
+
+    def read(self, level: int, x: int, y: int, w: int, h: int) -> np.ndarray:
+        """Pixels of a level: uint8 (h, w, 3); transparent (missing) ones are white."""
+        scale = self._slide.level_downsamples[level]
+        if float(scale).is_integer():
+            return self._fetch(level, x, y, w, h)
+        # OpenSlide takes level-0 positions: with a downsample of 4.016 a pixel's value would depend on where the
+        # request starts. Reading in fixed squares makes each pixel come from one request, always the same.
+        out = np.empty((h, w, 3), np.uint8)
+        limit = self._slide.level_dimensions[level]
+        for ty in range(y // _FIXED_TILE * _FIXED_TILE, y + h, _FIXED_TILE):
+            for tx in range(x // _FIXED_TILE * _FIXED_TILE, x + w, _FIXED_TILE):
+                tile = self._fetch(level, tx, ty, min(_FIXED_TILE, limit[0] - tx), min(_FIXED_TILE, limit[1] - ty))
+                x0, y0 = max(tx, x), max(ty, y)
+                x1, y1 = min(tx + tile.shape[1], x + w), min(ty + tile.shape[0], y + h)
+                out[y0 - y : y1 - y, x0 - x : x1 - x] = tile[y0 - ty : y1 - ty, x0 - tx : x1 - tx]
+        return out
+
+    def _fetch(self, level: int, x: int, y: int, w: int, h: int) -> np.ndarray:
+        scale = self._slide.level_downsamples[level]
+        try:
+            rgba = np.asarray(self._slide.read_region((round(x * scale), round(y * scale)), level, (w, h)))
+        except openslide.OpenSlideError as e:
+            raise DamagedSlideError(f"{self._path}: level {level}, x {x}, y {y}, {w} × {h} px cannot be decoded ({e}); copy the slide again from the scanner") from e
+        rgb, alpha = rgba[..., :3], rgba[..., 3:]
+        if alpha.min() == 255:
+            return np.ascontiguousarray(rgb)
+        a = alpha.astype(np.uint16)
+        return ((rgb * a + 255 * (255 - a) + 127) // 255).astype(np.uint8)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._slide.close()
+
+    @classmethod
+    def files(cls, path: Path) -> list[Path]:
+        """The file; with the other instances of a DICOM folder, or the data folder of MRXS and VMS."""
+        entry = _entry(path)
+        if path.is_dir() or entry.suffix.lower() == ".dcm":
+            return sorted(p for p in entry.parent.iterdir() if p.suffix.lower() == ".dcm")
+        companion = entry.with_suffix("")
+        if entry.suffix.lower() == ".mrxs" and companion.is_dir():
+            return sorted([entry, *(p for p in companion.rglob("*") if p.is_file())])
+        return [entry]
+
+
+def _entry(path: Path) -> Path:
+    """The file that stands for a folder of DICOM instances."""
+    if path.is_dir():
+        return next(iter(sorted(path.glob("*.dcm"))), path)
+    return path
+
+
+def dicom_series(path: Path) -> str:
+    """The series that a DICOM instance belongs to; empty when it is no slide."""
+    try:
+        with openslide.OpenSlide(str(path)) as slide:
+            return str(slide.properties.get("dicom.SeriesInstanceUID", ""))
+    except (openslide.OpenSlideError, OSError):
+        return ""
+
+
+def _clues(p: dict[str, str]) -> tuple[Clue, ...]:
+    x, y = p.get("openslide.mpp-x"), p.get("openslide.mpp-y")
+    raw = p.get("aperio.MPP")
+    # for a generic TIFF, OpenSlide makes its mpp from the resolution tags
+    source = "tiff resolution" if p.get("openslide.vendor") == "generic-tiff" else "file metadata"
+    if x is None and raw is not None and parse_number(raw) is not None:
+        x = y = raw
+    if x is None:
+        return ()
+    vx, vy = parse_number(x), parse_number(y)
+    return (Clue(source, vx if vx is not None else 0.0, vy if vy is not None else 0.0),)
+
+
+READER = OpenSlideReader

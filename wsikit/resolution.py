@@ -1,0 +1,72 @@
+"""How many micrometres is a pixel, and who says so? The cascade, and what is refused."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+MIN_MPP, MAX_MPP = 0.05, 20.0
+OBJECTIVE_UM = 10.0  # µm/px × objective power: 40× scans are about 0.25, 20× about 0.5
+APPROXIMATE = "objective (approximate)"
+ADVICE = "pass --mpp-override, or an mpp column in the CSV"
+
+
+@dataclass(frozen=True, slots=True)
+class Clue:
+    """What one part of a file says about its resolution: µm/px along x and y, as it stands there."""
+
+    source: str
+    x: float
+    y: float
+
+
+@dataclass(frozen=True, slots=True)
+class Resolution:
+    """The mpp that was believed (None when none was), where it came from, and why not."""
+
+    mpp: tuple[float, float] | None
+    source: str
+    refusal: str = ""
+
+
+def is_believable(mpp: float) -> bool:
+    """Whether a microscope slide can have this many µm per px.
+
+    >>> [is_believable(v) for v in (0.25, 0.0, -1.0, float("nan"), 1e308)]
+    [True, False, False, False, False]
+    """
+    return math.isfinite(mpp) and MIN_MPP <= mpp <= MAX_MPP
+
+
+def parse_number(text: object) -> float | None:
+    """A number as scanners write it (``0,499`` too), or None where there is none.
+
+    >>> parse_number("0,499"), parse_number("about 20")
+    (0.499, None)
+    """
+    try:
+        return float(str(text).strip().replace(",", "."))
+    except ValueError:
+        return None
+
+
+def choose_mpp(clues: Sequence[Clue], objective: float | None, override: float | None = None, override_source: str = "override") -> Resolution:
+    """Which mpp holds: an override, else the first clue, else the objective's, else none.
+
+    A stated value that no slide can have is not passed over for a weaker clue: the file contradicts
+    itself, and the slide is refused until a person says.
+    """
+    if override is not None:
+        if not is_believable(override):
+            return Resolution(None, "", f"an mpp of {override:g} is outside {MIN_MPP}–{MAX_MPP}")
+        return Resolution((override, override), override_source)
+    if clues:
+        clue = clues[0]
+        if is_believable(clue.x) and is_believable(clue.y):
+            return Resolution((clue.x, clue.y), clue.source)
+        return Resolution(None, "", f"by its {clue.source} the slide has {clue.x:g} × {clue.y:g} µm/px, which is outside {MIN_MPP}–{MAX_MPP}; {ADVICE}")
+    if objective and is_believable(OBJECTIVE_UM / objective):
+        approximate = OBJECTIVE_UM / objective
+        return Resolution((approximate, approximate), APPROXIMATE)
+    return Resolution(None, "", f"the file states no resolution (mpp); {ADVICE}")

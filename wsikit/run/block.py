@@ -1,0 +1,125 @@
+"""The middle task: one block. Decode once, let every model see it, write its part, say what was written."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import zarr
+from safetensors.numpy import save
+
+from wsikit.cut import Canvas, Want, cut
+from wsikit.grid import Block, TileGrid
+from wsikit.models import Card, load_model
+from wsikit.models._network import Detections, Network
+from wsikit.run.job import load_job
+from wsikit.run.plan import BLOCK_LEVELS, PIXELS, PYRAMID_FACTOR, Plan, Stage
+from wsikit.run.prepare import load_plan, open_case, store_path
+from wsikit.stain import StainFit
+from wsikit.store import SlideStore
+from wsikit.store.durable import digest_of, disk_errors, sync_file, sync_folder, write_atomic
+from wsikit.store.image import coarser
+from wsikit.store.receipts import Receipt, digests
+
+
+@lru_cache(maxsize=8)
+def worker_model(folder: str, digest: str, device: str) -> Network:
+    """A model, loaded once per worker process. ``digest`` makes a changed model another one."""
+    return load_model(folder, device)
+
+
+def do_block(run_dir: str, run_key: str, slide_id: str, block: Block, names: list[str]) -> dict[str, Any]:
+    """Do some stages of a block and return its receipt, once all its bytes are on the disk.
+
+    Raises
+    ------
+    DamagedSlideError
+        The slide cannot be decoded here.
+    OutputError
+        The disk is full or cannot be written.
+    """
+    torch.set_num_threads(1)  # kernels add in another order with more threads; parallel work comes from more workers
+    job = load_job(run_dir, run_key)
+    path = store_path(run_dir, slide_id)
+    attributes = SlideStore(path).attributes
+    plan = load_plan(str(path), digest_of(attributes))
+    native = StainFit.model_validate(attributes["stain"])
+    wants = {}
+    for name in names:
+        stage = plan.stages[name]
+        card = job.cards().get(name)
+        stain = native if card is None or card.stain == native.method else StainFit(method="none", trusted=True)
+        wants[name] = Want(stage.grid, stage.cells[plan.rows(name, block)], stain)
+    canvases = cut(open_case(run_dir, run_key, slide_id), wants, job.device)
+    files: list[Path] = []
+    for name in names:
+        if name == PIXELS:
+            files += _write_pixels(path, canvases[name], block, plan.stages[name], plan, attributes["pixels"]["shard_px"])
+            continue
+        ref = job.models[name]
+        model = worker_model(ref.folder, ref.digest, job.device)
+        columns = _score(model, plan.stages[name], plan.rows(name, block), canvases[name])
+        part = path.with_suffix(".parts") / name / f"{block.name}.safetensors"
+        write_atomic(part, save(columns))
+        files.append(part)
+    keys = {name: plan.part_key(name) for name in names}
+    return Receipt(block=block.name, keys=keys, files=digests(path.parent, files)).model_dump()
+
+
+def _score(model: Network, stage: Stage, rows: np.ndarray, canvas: Canvas) -> dict[str, np.ndarray]:
+    """A model's columns for some tiles; ``row`` int64 says which of the stage's tiles each belongs to."""
+    corners = stage.grid.corners_px(stage.cells[rows])
+    step = model.card.batch * 4
+    parts = []
+    for start in range(0, len(rows), step):
+        chosen = slice(start, start + step)
+        result = model.predict(canvas.tiles(corners[chosen]))
+        if model.card.task == "detect":
+            parts += [_owned(d, c, r, stage.grid) for d, c, r in zip(result, corners[chosen], rows[chosen], strict=True)]
+        else:
+            parts.append({"row": rows[chosen], "probability": result["probability"], "feature": result["feature"].astype(np.float16)})
+    return {k: np.concatenate([p[k] for p in parts]) for k in parts[0]}
+
+
+def _owned(found: Detections, corner: np.ndarray, row: int, grid: TileGrid) -> dict[str, np.ndarray]:
+    """The detections whose centre lies in the tile's own cell, in level-0 px: a neighbour has seen the others better."""
+    margin = grid.overlap_px / 2
+    mine = ((found.position >= margin) & (found.position < grid.tile_px - margin)).all(1)
+    downsample = np.array(grid.raster.downsample)
+    return {
+        "row": np.full(int(mine.sum()), row, np.int64),
+        "position": (found.position[mine].astype(np.float64) + corner) * downsample,
+        "score": found.score[mine].astype(np.float32),
+        "class": found.label[mine].astype(np.int64),
+        "size": (found.size[mine] * downsample).astype(np.float32),
+    }
+
+
+def _write_pixels(path: Path, canvas: Canvas, block: Block, stage: Stage, plan: Plan, side: int) -> list[Path]:
+    """Fill the block's shard at each level it owns; returns the shards that came to be."""
+    t = stage.grid.tile_px
+    rgb = np.full((side, side, 3), 255, np.uint8)
+    x0, y0 = block.column * side, block.row * side
+    pixels = canvas.pixels.cpu().numpy()
+    for x, y in stage.grid.corners_px(stage.cells[plan.rows(PIXELS, block)]).tolist():
+        rgb[y - y0 : y - y0 + t, x - x0 : x - x0 + t] = pixels[y - canvas.y : y - canvas.y + t, x - canvas.x : x - canvas.x + t]
+    written = []
+    for level in range(BLOCK_LEVELS):
+        file = path / str(level) / f"c/0/{block.row}/{block.column}"
+        if not (path / str(level)).exists():
+            break
+        with disk_errors(path):
+            array = zarr.open_array(str(path / str(level)), mode="r+")
+            shard = side // PYRAMID_FACTOR**level
+            ys, xs = block.row * shard, block.column * shard
+            h, w = (min(shard, n - at) for n, at in zip(array.shape[1:], (ys, xs), strict=True))
+            array[:, ys : ys + h, xs : xs + w] = np.moveaxis(rgb, -1, 0)[:, :h, :w]
+            if file.exists():  # a shard that is all white is not written
+                sync_file(file)
+                sync_folder(file.parent)
+                written.append(file)
+        rgb = coarser(rgb, PYRAMID_FACTOR)
+    return written

@@ -1,0 +1,147 @@
+"""Which slides are meant? Files, folders and CSVs become a list of cases, each with an id that is safe as a path."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from wsikit.errors import LabelsError, SlideNotFoundError, UsageError
+from wsikit.resolution import parse_number
+
+SUFFIXES = frozenset(
+    ".svs .tif .tiff .ndpi .scn .mrxs .bif .vms .vmu .svslide .czi .jpg .jpeg .png .npy".split()
+)  # .dcm is taken by folder
+_RESERVED = frozenset(["path", "slide", "slide_id", "patient", "mpp"])
+
+
+class Case(BaseModel):
+    """One slide to score: where it is, what it is called, whose it is, and an mpp over the file's."""
+
+    model_config = ConfigDict(frozen=True)
+
+    slide_id: str
+    path: str
+    patient: str = ""
+    mpp: float | None = None
+    mpp_source: str = "override"
+    extra: dict[str, str] = {}
+
+
+def find_cases(inputs: Sequence[str | Path], mpp_override: float | None = None) -> list[Case]:
+    """All slides of these files, folders and CSVs, in their order.
+
+    A CSV has a column ``path`` (relative to it, or absolute), and may have ``slide_id``, ``patient``, ``mpp`` and any others, which are
+    kept. A folder is searched through; one that holds the instances of a DICOM slide is one slide.
+
+    Raises
+    ------
+    UsageError
+        Nothing was given, or a folder holds no slide.
+    SlideNotFoundError
+        A path does not exist.
+    LabelsError
+        A CSV cannot be used; the message says the line.
+    """
+    if not inputs:
+        raise UsageError("no slides were given; give files, folders or a CSV with a column 'path'")
+    rows: list[dict[str, Any]] = []
+    for item in map(Path, inputs):
+        if not item.exists():
+            raise SlideNotFoundError(f"{item}: no such file or folder; check the path")
+        if item.suffix.lower() == ".csv":
+            rows += _from_csv(item)
+        elif item.is_dir():
+            found = list(_in_folder(item))
+            if not found:
+                raise UsageError(f"{item}: no slides in this folder; known are {' '.join(sorted(SUFFIXES))} and DICOM")
+            rows += [{"path": p} for p in found]
+        else:
+            rows.append({"path": item})
+    if mpp_override is not None:
+        for row in rows:
+            row.setdefault("mpp", mpp_override)
+            row.setdefault("mpp_source", "override")
+    return _with_ids(rows)
+
+
+def _in_folder(folder: Path) -> Iterator[Path]:
+    entries = sorted(folder.iterdir())
+    if any(p.suffix.lower() == ".dcm" for p in entries if p.is_file()):
+        yield from _dicom_slides(folder, [p for p in entries if p.suffix.lower() == ".dcm"])
+    companions = {p.with_suffix("") for p in entries if p.suffix.lower() == ".mrxs"}
+    for p in entries:
+        if p.is_dir() and p not in companions and p.suffix not in (".zarr", ".parts") and not p.name.startswith("."):
+            yield from _in_folder(p)
+        elif p.is_file() and p.suffix.lower() in SUFFIXES:
+            yield p
+
+
+def _dicom_slides(folder: Path, files: list[Path]) -> Iterator[Path]:
+    """The folder, when its instances are one series; otherwise the first instance of each."""
+    from wsikit.readers.openslide import dicom_series
+
+    series: dict[str, Path] = {}
+    for file in files:
+        series.setdefault(dicom_series(file) or file.name, file)
+    yield from [folder] if len(series) == 1 and len(files) > 1 else series.values()
+
+
+def _from_csv(path: Path) -> list[dict[str, Any]]:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as f:
+            table = list(csv.DictReader(f))
+    except (OSError, UnicodeDecodeError, csv.Error) as e:
+        raise LabelsError(f"{path}: cannot be read as CSV ({e})") from e
+    if not table or not {"path", "slide"} & set(table[0]):
+        raise LabelsError(f"{path}: needs a header with a column 'path' and at least one slide")
+    return [_row(path, number, line) for number, line in enumerate(table, 2)]
+
+
+def _row(csv_path: Path, number: int, line: dict[str, Any]) -> dict[str, Any]:
+    values = {k: (v or "").strip() for k, v in line.items() if k and isinstance(v, str | None)}
+    given = values.get("path") or values.get("slide") or ""
+    if not given:
+        raise LabelsError(f"{csv_path}: line {number} has no path")
+    row: dict[str, Any] = {"path": csv_path.parent / given, "extra": {k: v for k, v in values.items() if k not in _RESERVED}}
+    row |= {k: values[k] for k in ("patient", "slide_id") if values.get(k)}
+    if values.get("mpp"):
+        mpp = parse_number(values["mpp"])
+        if mpp is None:
+            raise LabelsError(f"{csv_path}: line {number}: mpp '{values['mpp']}' is not a number")
+        row |= {"mpp": mpp, "mpp_source": "csv"}
+    return row
+
+
+def _with_ids(rows: Iterable[dict[str, Any]]) -> list[Case]:
+    cases, taken = [], set[str]()
+    for row in rows:
+        wanted = safe_id(row.pop("slide_id", None) or _stem(row["path"]))
+        unique, n = wanted, 1
+        while unique.lower() in taken:  # some file systems fold case
+            n += 1
+            unique = f"{wanted}-{n}"
+        taken.add(unique.lower())
+        cases.append(Case(slide_id=unique, **row | {"path": str(row["path"])}))
+    return cases
+
+
+def _stem(path: Path) -> str:
+    name = path.resolve().name if path.name in ("", ".", "..") else path.name
+    if path.is_dir():
+        return name
+    return re.sub(r"\.ome$", "", path.stem if path.suffix else name, flags=re.IGNORECASE)
+
+
+def safe_id(text: str) -> str:
+    """A name that is one path component on every system.
+
+    >>> safe_id("../S 12/3.svs"), safe_id("...")
+    ('S_12_3.svs', 'slide')
+    """
+    cleaned = re.sub(r"[^A-Za-z0-9._-]+", "_", text).strip("._-")[:80]
+    return cleaned or "slide"

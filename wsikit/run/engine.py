@@ -1,0 +1,106 @@
+"""Who does the work: this process, a local cluster of worker processes, or a dask scheduler elsewhere."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass
+from typing import Any
+
+from wsikit.errors import EngineError
+
+# One thread per process: with more, numeric libraries add in another order and results depend on the machine's load.
+_THREADS = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")}
+_CONNECT_SECONDS = "20s"
+
+
+class InProcess(Executor):
+    """Runs each task when it is submitted."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """The finished future of ``fn(*args, **kwargs)``."""
+        future: Future[Any] = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as e:
+            future.set_exception(e)
+        return future
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Something that takes tasks, and how many to have under way so that no worker waits."""
+
+    executor: Executor
+    window: int
+    workers: int
+
+
+@contextlib.contextmanager
+def open_pool(workers: int | None, scheduler: str | None = None, device: str = "cpu") -> Iterator[Pool]:
+    """A pool for a run.
+
+    Parameters
+    ----------
+    workers : worker processes on this machine; 0 works in this process; None takes one per GPU, or per core up to 8
+    scheduler : address of a running dask scheduler to use instead
+
+    Raises
+    ------
+    EngineError
+        The scheduler cannot be reached, or has no workers.
+    """
+    if scheduler is None and workers == 0:
+        yield Pool(InProcess(), 1, 1)
+        return
+    from distributed import Client
+
+    with contextlib.ExitStack() as stack:
+        try:
+            target: Any = scheduler or stack.enter_context(_local_cluster(workers or default_workers(device), device))
+            client = stack.enter_context(Client(target, timeout=_CONNECT_SECONDS, set_as_default=False))
+            n = _wait_for_workers(client)
+        except (OSError, TimeoutError, ValueError) as e:
+            raise EngineError(f"no dask cluster at {scheduler or 'this machine'} ({e}); check the address, or leave --scheduler out") from e
+        yield Pool(client.get_executor(pure=False), 2 * n, n)
+
+
+def _wait_for_workers(client: Any) -> int:
+    client.wait_for_workers(1, timeout=60)
+    return sum(w["nthreads"] for w in client.scheduler_info(n_workers=-1)["workers"].values())
+
+
+def default_workers(device: str) -> int:
+    """One worker per GPU for ``cuda``; otherwise one per core, at most 8."""
+    if device == "cuda":
+        import torch
+
+        return max(1, torch.cuda.device_count())
+    return max(1, min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1))
+
+
+@contextlib.contextmanager
+def _local_cluster(workers: int, device: str) -> Iterator[Any]:
+    """Worker processes on this machine, reachable from this machine only."""
+    import dask
+    from distributed import Nanny, Scheduler, SpecCluster
+
+    quiet = {"distributed.admin.low-level-log-length": 0, "distributed.worker.daemon": True}
+    with dask.config.set(quiet):
+        cluster = SpecCluster(
+            workers={i: {"cls": Nanny, "options": worker_options(i, device)} for i in range(workers)},
+            scheduler={"cls": Scheduler, "options": {"host": "127.0.0.1", "dashboard": False, "port": 0}},
+            silence_logs=40,
+        )
+        with cluster:
+            yield cluster
+
+
+def worker_options(index: int, device: str) -> dict[str, Any]:
+    """Options of one worker process: one thread, loopback, and for ``cuda`` a GPU of its own."""
+    env = dict(_THREADS)
+    if device == "cuda":
+        env["CUDA_VISIBLE_DEVICES"] = str(index)
+    return {"host": "127.0.0.1", "nthreads": 1, "dashboard": False, "memory_limit": 0, "env": env}

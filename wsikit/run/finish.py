@@ -1,0 +1,201 @@
+"""The last task of a slide: put its blocks' parts together, decide, and write tables, overlays, result and shapes."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from safetensors.numpy import load_file
+
+from wsikit import RESEARCH_USE_ONLY, __version__
+from wsikit.aggregate.calls import call_slide
+from wsikit.aggregate.doubt import outside_domain
+from wsikit.aggregate.mitosis import count_slide, density_map, find_hotspot, merge
+from wsikit.aggregate.survival import load_risk, predict_risk
+from wsikit.export.geojson import write_geojson
+from wsikit.grid import Raster
+from wsikit.models import RISK_PIPELINE, Card
+from wsikit.overlay.heat import heat_map, heat_placement
+from wsikit.overlay.picture import write_overview
+from wsikit.run.job import Job, ModelRef, load_job
+from wsikit.run.ledger import commit_slide, finished_stages
+from wsikit.run.plan import BLOCK_LEVELS, PIXELS, PYRAMID_FACTOR, Stage
+from wsikit.run.prepare import load_plan, store_path
+from wsikit.store import SlideStore
+from wsikit.store.columns import write_table
+from wsikit.store.durable import digest_of, disk_errors, write_json
+from wsikit.store.image import Placement, coarser, write_group, write_image
+
+NO_NUMBERS = ("call", "probability", "tile_share", "doubt", "count", "per_mm2", "low", "high", "hotspot", "risk", "group", "survival")
+
+
+def finish_slide(run_dir: str, run_key: str, slide_id: str) -> dict[str, Any]:
+    """Put a slide together once all its blocks are done; returns its status.
+
+    Doing it again gives the same bytes.
+
+    Raises
+    ------
+    OutputError
+        The disk is full or cannot be written.
+    """
+    job = load_job(run_dir, run_key)
+    path = store_path(run_dir, slide_id)
+    store = SlideStore(path)
+    plan = load_plan(str(path), digest_of(store.attributes))
+    cards = job.cards()
+    done = finished_stages(path, plan)
+    for name, stage in plan.stages.items():
+        if name == PIXELS:
+            _coarse_levels(path)
+        elif name not in done:
+            _write_columns(path, store, stage, cards[name], job.models[name], path.with_suffix(".parts") / name)
+    aggregate_slide(run_dir, run_key, slide_id)
+    commit_slide(path, plan)
+    return {"status": "ok"}
+
+
+def aggregate_slide(run_dir: str, run_key: str, slide_id: str) -> None:
+    """Recompute a slide's result, overlays and shapes from its stored columns; no pixels are read."""
+    job = load_job(run_dir, run_key)
+    path = store_path(run_dir, slide_id)
+    store = SlideStore(path)
+    plan = load_plan(str(path), digest_of(store.attributes))
+    results: dict[str, Any] = {}
+    for name, card in job.cards().items():
+        results[name] = _pipeline_result(store, card, job.models[name], plan.stages.get(name))
+    if RISK_PIPELINE in job.models:
+        results[RISK_PIPELINE] = _risk_result(store, job.models[RISK_PIPELINE], results)
+    write_json(path.with_suffix(".json"), slide_result(store, job, results))
+    write_geojson(store, path.with_suffix(".geojson"))
+    write_overview(store, path.with_suffix(".png"))
+
+
+def slide_result(store: SlideStore, job: Job, results: dict[str, Any]) -> dict[str, Any]:
+    """The slide's result with all that is needed to trace it."""
+    a = store.attributes
+    return {
+        "schema": a["schema"],
+        "statement": RESEARCH_USE_ONLY,
+        "slide_id": store.slide_id,
+        "status": "ok",
+        "reason": "",
+        "slide": a["slide"],
+        "tissue_mm2": a["survey"]["tissue_mm2"],
+        "n_tiles": sum(len(t["origin"]) for t in store.tables().values() if "origin" in t),
+        "stain": a["stain"],
+        "pipelines": results,
+        "provenance": {
+            "wsikit": __version__,
+            "survey": a["survey"],
+            "stages": {name: {k: info[k] for k in ("key", "tile_px", "overlap_px", "min_tissue", "raster")} for name, info in a["stages"].items()},
+            "models": {name: ref.model_dump(exclude={"folder"}) for name, ref in job.models.items()},
+            "device": job.device,
+        },
+    }
+
+
+def _write_columns(path: Path, store: SlideStore, stage: Stage, card: Card, ref: ModelRef, parts: Path) -> None:
+    """A pipeline's table and heat map from its blocks' parts, in the order of the tiles."""
+    loaded = [load_file(p) for p in sorted(parts.glob("*.safetensors"))]
+    columns = {k: np.concatenate([part[k] for part in loaded]) for k in loaded[0]} if loaded else _no_columns(card)
+    order = np.argsort(columns.pop("row"), kind="stable")
+    columns = {k: v[order] for k, v in columns.items()}
+    attributes = {"model": ref.model_dump(exclude={"folder"}), "classes": card.classes, "task": card.task, "key": stage.key, "cells": list(stage.grid.shape)}
+    table, overlay = path / "tables" / stage.name, path / "overlays" / stage.name
+    write_group(path / "tables", {})
+    write_group(path / "overlays", {})
+    for folder in (table, overlay):
+        shutil.rmtree(folder, ignore_errors=True)
+    if card.task == "detect":
+        columns, (heat, place) = _detections(store, card, stage, columns)
+        channels = [f"{card.classes[0]} per mm2"]
+    else:
+        columns |= {"origin": stage.grid.origins(stage.cells), "size": np.tile(stage.grid.tile_size, (len(stage.cells), 1)), "tissue": stage.tissue.astype(np.float32)}
+        heat, place, channels = heat_map(stage.grid, stage.cells, columns["probability"]), heat_placement(stage.grid), list(card.classes)
+    write_table(table, columns, attributes)
+    top = 1.0 if card.task == "classify" else max(1.0, float(np.nanmax(heat, initial=0.0, where=~np.isnan(heat))))
+    window = {"min": 0.0, "max": top, "start": 0.0, "end": top}
+    omero = {"channels": [{"label": c, "color": "FFFFFF", "active": True, "window": window} for c in channels]}
+    write_image(overlay, stage.name, [heat], [place], fill=float("nan"), extra={"omero": omero})
+
+
+def _no_columns(card: Card) -> dict[str, np.ndarray]:
+    """The columns of a slide without tissue."""
+    if card.task == "detect":
+        return {"row": np.empty(0, np.int64), "position": np.empty((0, 2)), "score": np.empty(0, np.float32), "class": np.empty(0, np.int64), "size": np.empty((0, 2), np.float32)}
+    return {"row": np.empty(0, np.int64), "probability": np.empty((0, len(card.classes)), np.float32), "feature": np.empty((0, 1), np.float16)}
+
+
+def _detections(store: SlideStore, card: Card, stage: Stage, columns: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], tuple[np.ndarray, Placement]]:
+    """Detections on tissue, merged across tiles and blocks, and the density map of those that count."""
+    assert card.detection is not None
+    raster = Raster.from_json(store.attributes["survey"]["raster"])
+    tissue = store.tissue() == 1
+    columns = {k: v[on_mask(columns["position"], tissue, raster.downsample)] for k, v in columns.items()}
+    kept = merge(columns["position"], columns["score"], store.mpp, card.detection.merge_um)
+    columns = {k: v[kept] for k, v in columns.items()}
+    counted = columns["position"][columns["score"] >= card.detection.threshold]
+    heat, cell, corner = density_map(counted, tissue, raster.downsample, store.mpp, card.detection.hotspot_mm2)
+    at = Placement.of(cell, store.mpp)
+    place = Placement(at.scale, (at.translation[0] + corner[0] * store.mpp[0], at.translation[1] + corner[1] * store.mpp[1]))
+    return columns, (heat[None], place)
+
+
+def on_mask(position: np.ndarray, mask: np.ndarray, downsample: tuple[float, float]) -> np.ndarray:
+    """Which points (M, 2) in level-0 px lie on a mask? bool (M,)"""
+    cell = np.floor(position / np.array(downsample)).astype(int)
+    inside = ((cell >= 0) & (cell < mask.shape[::-1])).all(1)
+    out = np.zeros(len(position), bool)
+    out[inside] = mask[cell[inside, 1], cell[inside, 0]]
+    return out
+
+
+def _pipeline_result(store: SlideStore, card: Card, ref: ModelRef, stage: Stage | None) -> dict[str, Any]:
+    """A pipeline's answer for the slide, with the model that gave it."""
+    model = {"name": ref.name, "digest": ref.digest, "trained_on": card.trained_on.domain}
+    if stage is None:
+        return {"status": "refused", "reason": store.attributes["refused"].get(card.pipeline, "not scored"), "model": model}
+    table = store.tables()[card.pipeline]
+    if card.task == "classify":
+        result = call_slide(card, table["probability"])
+    else:
+        result = _count(store, card, table["position"], table["score"])
+    return _withheld(result, outside_domain(card, store.attributes["slide"]["phantom"])) | {"model": model}
+
+
+def _count(store: SlideStore, card: Card, position: np.ndarray, score: np.ndarray) -> dict[str, Any]:
+    assert card.detection is not None
+    survey = store.attributes["survey"]
+    counted = position[score >= np.float32(card.detection.threshold)]
+    hotspot = find_hotspot(counted, store.tissue() == 1, tuple(survey["raster"]["downsample"]), store.mpp, card.detection.hotspot_mm2)
+    return count_slide(len(counted), len(score) - len(counted), card.detection.threshold, survey["tissue_mm2"], hotspot)
+
+
+def _risk_result(store: SlideStore, ref: ModelRef, results: dict[str, Any]) -> dict[str, Any]:
+    model = load_risk(Path(ref.folder))
+    withheld = outside_domain(model.card, store.attributes["slide"]["phantom"])
+    about = {"model": {"name": ref.name, "digest": ref.digest, "trained_on": model.card.trained_on.domain}}
+    return _withheld(predict_risk(model, results, store.attributes["survey"]["tissue_mm2"]), withheld) | about
+
+
+def _withheld(result: dict[str, Any], reason: str) -> dict[str, Any]:
+    """The result without its numbers, when they would mean nothing."""
+    if not reason:
+        return result
+    kept = {k: v for k, v in result.items() if k not in NO_NUMBERS}
+    return kept | {"status": "abstained", "reason": reason}
+
+
+def _coarse_levels(path: Path) -> None:
+    """The levels that no block writes, from the coarsest that blocks do write."""
+    level = BLOCK_LEVELS
+    while (path / str(level)).exists():
+        with disk_errors(path):
+            finer = np.moveaxis(np.asarray(zarr.open_array(str(path / str(level - 1)), mode="r")[...]), 0, -1)
+            target = zarr.open_array(str(path / str(level)), mode="r+")
+            target[...] = np.moveaxis(coarser(np.ascontiguousarray(finer), PYRAMID_FACTOR), -1, 0)
+        level += 1

@@ -1,0 +1,226 @@
+"""What a run is: its parameters, models and slides, as ``run.json`` keeps them for workers, for resuming and for readers."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import platform
+import sys
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from wsikit import RESEARCH_USE_ONLY, __version__
+from wsikit.errors import StoreMismatchError, UsageError
+from wsikit.models import RISK_PIPELINE, Card, find_model, pipelines, read_card
+from wsikit.run.cases import Case
+from wsikit.run.plan import BLOCK_PX
+from wsikit.stain import get_method
+from wsikit.store.durable import digest_of, write_json
+from wsikit.store.image import parse_codec
+
+RUN_FILE = "run.json"
+_SOFTWARE = ("wsikit", "numpy", "torch", "torchvision", "zarr", "openslide-python", "openslide-bin", "tifffile", "imagecodecs", "distributed", "libreyolo", "lifelines")
+
+
+class Pixels(BaseModel):
+    """How pixels are kept: µm/px (the slide's own when None), tile side and overlap, and codec."""
+
+    model_config = ConfigDict(frozen=True)
+
+    mpp: float | None = None
+    tile_px: int = 256
+    overlap_px: int = 0
+    codec: str = "zstd:1"
+
+
+class ModelRef(BaseModel):
+    """The model of a pipeline: its folder and digest."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    folder: str
+    digest: str
+
+
+class Job(BaseModel):
+    """Everything that decides what a run computes."""
+
+    model_config = ConfigDict(frozen=True)
+
+    models: dict[str, ModelRef] = {}
+    stain: str = "macenko"
+    pixels: Pixels | None = None
+    block_px: int = BLOCK_PX
+    device: str = "cpu"
+    upsample: bool = False
+    slides: list[Case]
+
+    @property
+    def key(self) -> str:
+        """Tells workers whether the job they remember is still this one."""
+        return digest_of(self.model_dump())
+
+    def case(self, slide_id: str) -> Case:
+        """The slide of that id."""
+        return next(c for c in self.slides if c.slide_id == slide_id)
+
+    def cards(self) -> dict[str, Card]:
+        """The cards of all pipelines with a network."""
+        return {name: read_card(Path(ref.folder)) for name, ref in self.models.items() if name != RISK_PIPELINE}
+
+
+def choose_models(names: Sequence[str] | None, models: Mapping[str, str | Path] | None = None) -> dict[str, ModelRef]:
+    """The model of each wanted pipeline: the given one, else the default of `find_model`.
+
+    Without names: the pipelines of the given models, or every pipeline that has a model at hand.
+
+    Raises
+    ------
+    UsageError
+        A pipeline is not known, or a model is of another pipeline.
+    UnknownModelError, CardError
+        A model cannot be found or its card read.
+    """
+    models = dict(models or {})
+    for name in [*(names or ()), *models]:
+        if name not in pipelines():
+            raise UsageError(f"no pipeline is called '{name}'; there are: {', '.join(pipelines())}")
+    wanted = list(dict.fromkeys([*(names or ()), *models])) if names or models else _with_models()
+    found = {}
+    for name in sorted(wanted, key=pipelines().index):
+        folder = find_model(models.get(name, name))
+        card = read_card(folder)
+        if card.pipeline != name:
+            raise UsageError(f"model {card.name} is for pipeline '{card.pipeline}', not '{name}'")
+        found[name] = ModelRef(name=card.name, folder=str(folder.resolve()), digest=card.digest)
+    return found
+
+
+def _with_models() -> list[str]:
+    found = []
+    for name in pipelines():
+        try:
+            find_model(name)
+        except ValueError:
+            continue
+        found.append(name)
+    return found
+
+
+def check_job(job: Job) -> None:
+    """Fail before any work on parameters that cannot work.
+
+    Raises
+    ------
+    UsageError
+        A stain method, codec, device, tile or block size cannot be.
+    """
+    import torch
+
+    get_method(job.stain)
+    if job.pixels is not None:
+        parse_codec(job.pixels.codec)
+        if not 16 <= job.pixels.tile_px <= 4096 or not 0 <= job.pixels.overlap_px < job.pixels.tile_px or job.pixels.overlap_px % 2:
+            raise UsageError("tiles have 16 to 4096 px, and an even overlap smaller than that")
+        if job.pixels.mpp is not None and not 0.05 <= job.pixels.mpp <= 20:
+            raise UsageError(f"an mpp of {job.pixels.mpp:g} is outside 0.05–20")
+    if not 256 <= job.block_px <= 16384:
+        raise UsageError("blocks have 256 to 16384 px a side")
+    try:
+        torch.empty(0, device=job.device)
+    except (RuntimeError, AssertionError) as e:
+        raise UsageError(f"device '{job.device}' cannot be used here ({str(e).splitlines()[0]}); try --device cpu") from e
+
+
+def write_run(folder: Path, job: Job, **more: Any) -> None:
+    """Write the passport ``run.json``: job, software, machine, times.
+
+    Raises
+    ------
+    OutputError
+        The folder cannot be written.
+    """
+    write_json(
+        folder / RUN_FILE,
+        {
+            "wsikit": __version__,
+            "statement": RESEARCH_USE_ONLY,
+            "job": job.model_dump(),
+            "seeds": {},
+            "software": {"python": platform.python_version(), **{n: v for n in _SOFTWARE if (v := _version(n))}},
+            "machine": {"system": platform.system(), "processor": platform.machine(), "device": job.device},
+            "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+            **more,
+        },
+    )
+
+
+def now() -> str:
+    """The time, UTC, to the second."""
+    return dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    """The passport of a run folder.
+
+    Raises
+    ------
+    StoreMismatchError
+        The folder holds no run.
+    """
+    try:
+        value: dict[str, Any] = json.loads((folder / RUN_FILE).read_text())
+        Job.model_validate(value["job"])
+    except (OSError, ValueError, KeyError, ValidationError) as e:
+        raise StoreMismatchError(f"{folder}: no readable {RUN_FILE}, so it is not the folder of a wsikit run") from e
+    return value
+
+
+@lru_cache(maxsize=4)
+def load_job(folder: str, key: str) -> Job:
+    """The job of a run folder, read once per process and job.
+
+    Raises
+    ------
+    StoreMismatchError
+        The folder holds another job.
+    """
+    job = Job.model_validate(read_run(Path(folder))["job"])
+    if job.key != key:
+        raise StoreMismatchError(f"{folder}: {RUN_FILE} was changed by another run while this one is going on")
+    return job
+
+
+def merge_jobs(old: Job, new: Job) -> Job:
+    """A second run into the same folder: its pipelines and slides are added, its other parameters hold."""
+    known = {c.path: c for c in old.slides}
+    taken = {c.slide_id for c in old.slides}
+    slides = {c.path: c for c in old.slides}
+    for case in new.slides:
+        slide_id = known[case.path].slide_id if case.path in known else _free(case.slide_id, taken)
+        taken.add(slide_id)
+        slides[case.path] = case.model_copy(update={"slide_id": slide_id})
+    return new.model_copy(update={"models": {**old.models, **new.models}, "slides": list(slides.values()), "pixels": new.pixels or old.pixels})
+
+
+def _free(slide_id: str, taken: set[str]) -> str:
+    free, n = slide_id, 1
+    while free in taken:
+        n += 1
+        free = f"{slide_id}-{n}"
+    return free
+
+

@@ -1,0 +1,217 @@
+"""The first task of a slide: look at it at low power, decide which tiles are scored, and lay out its store."""
+
+from __future__ import annotations
+
+import shutil
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wsikit import RESEARCH_USE_ONLY
+from wsikit.cut import normalise
+from wsikit.errors import ResolutionMismatchError, StoreMismatchError
+from wsikit.grid import Raster, TileGrid
+from wsikit.run.job import Job, load_job
+from wsikit.run.plan import BLOCK_LEVELS, PIXELS, PYRAMID_FACTOR, Plan, block_grid, finest_downsample, grid_info, grid_of, make_stage, pyramid_sizes, shard_px
+from wsikit.slide import Slide
+from wsikit.stain import StainFit
+from wsikit.store import LABELS, SCHEMA, SlideStore
+from wsikit.store.durable import digest_of
+from wsikit.store.image import RGB_CHANNELS, Placement, coarser, create_array, multiscales, write_group, write_image
+from wsikit.survey import Survey, survey
+
+SURVEY_VERSION = 1  # raise it when tissue or stain would come out otherwise
+
+
+def store_path(run_dir: str | Path, slide_id: str) -> Path:
+    """Where a slide's store is."""
+    return Path(run_dir) / "slides" / f"{slide_id}.zarr"
+
+
+@lru_cache(maxsize=4)
+def open_case(run_dir: str, run_key: str, slide_id: str) -> Slide:
+    """A slide of a run, opened once per process."""
+    case = load_job(run_dir, run_key).case(slide_id)
+    return Slide(case.path, mpp=case.mpp, mpp_source=case.mpp_source)
+
+
+def prepare_slide(run_dir: str, run_key: str, slide_id: str) -> dict[str, Any]:
+    """Make a slide's store ready for its blocks, or find that it is; returns the number of blocks of its plan.
+
+    Raises
+    ------
+    SlideError
+        The slide cannot be used; the message says why.
+    OutputError
+        The store cannot be written.
+    """
+    job = load_job(run_dir, run_key)
+    slide = open_case(run_dir, run_key, slide_id)
+    path = store_path(run_dir, slide_id)
+    facts = _slide_facts(slide)
+    survey_key = digest_of([SURVEY_VERSION, SCHEMA, facts, job.stain, job.pixels.model_dump() if job.pixels else None])
+    grids, refused = _model_grids(slide, job)
+    old = _attributes(path)
+    if old is None or old["survey"]["key"] != survey_key:
+        clear_slide(path)
+        pixels = _pixel_layout(slide, job, grids)
+        old = _lay_out(path, pixels, job, survey(slide, job.stain), facts, survey_key)
+    attributes = old | {"stages": old["stages"] | _stages(job, grids, old), "refused": refused, "block_px": job.block_px}
+    if attributes != old:
+        write_group(path, {"wsikit": attributes})
+    return {"blocks": len(load_plan(str(path), digest_of(attributes)).work())}
+
+
+def clear_slide(path: Path) -> None:
+    """Remove all that a run left of a slide: it was made from other bytes or other parameters."""
+    shutil.rmtree(path, ignore_errors=True)
+    shutil.rmtree(path.with_suffix(".parts"), ignore_errors=True)
+    for suffix in (".receipts.jsonl", ".json", ".geojson", ".png"):
+        path.with_suffix(suffix).unlink(missing_ok=True)
+
+
+def _attributes(path: Path) -> dict[str, Any] | None:
+    try:
+        return SlideStore(path).attributes
+    except StoreMismatchError:
+        return None
+
+
+def _slide_facts(slide: Slide) -> dict[str, Any]:
+    return {
+        "digest": slide.digest,
+        "size": list(slide.size),
+        "mpp": list(slide.require_mpp()),
+        "mpp_source": slide.mpp_source,
+        "reader": slide.reader,
+        "vendor": slide.facts.vendor,
+        "objective": slide.facts.objective,
+        "icc": slide.facts.has_icc,
+        "levels": [list(level.size) for level in slide.levels],
+        "phantom": slide.is_phantom,
+    }
+
+
+def _model_grids(slide: Slide, job: Job) -> tuple[dict[str, TileGrid], dict[str, str]]:
+    """The grid of each pipeline, and why any has none."""
+    grids, refused = {}, {}
+    for name, card in job.cards().items():
+        try:
+            grids[name] = TileGrid(slide.raster(card.mpp, upsample=job.upsample), card.tile_px, card.overlap_px)
+        except ResolutionMismatchError as e:
+            refused[name] = str(e)
+    return grids, refused
+
+
+def _stages(job: Job, grids: dict[str, TileGrid], attributes: dict[str, Any]) -> dict[str, Any]:
+    """What the plan needs of each stage, with the digest of all that its numbers depend on."""
+    base = [attributes["survey"]["key"], attributes["stain"]]
+    cards = job.cards()
+    stages = {
+        name: {"key": digest_of([*base, name, job.models[name].digest]), "min_tissue": cards[name].min_tissue, **grid_info(grid)}
+        for name, grid in grids.items()
+    }
+    if attributes["pixels"]:
+        grid = {k: v for k, v in attributes["pixels"].items() if k != "shard_px"}
+        stages[PIXELS] = {"key": digest_of([*base, PIXELS, attributes["pixels"]]), "min_tissue": 0.0, **grid}
+    return stages
+
+
+def _pixel_layout(slide: Slide, job: Job, grids: dict[str, TileGrid]) -> dict[str, Any] | None:
+    """The grid of kept pixels and the side of their shards; None when none are kept."""
+    if job.pixels is None:
+        return None
+    if job.pixels.mpp is not None:
+        raster = slide.raster(job.pixels.mpp, upsample=job.upsample)
+    else:
+        raster = min((g.raster for g in grids.values()), key=lambda r: r.downsample, default=slide.reduced(1))
+    grid = TileGrid(raster, job.pixels.tile_px)  # stored tiles do not overlap, whatever overlap their table has
+    return grid_info(grid) | {"shard_px": shard_px(grid, finest_downsample([grid, *grids.values()]), job.block_px)}
+
+
+def _lay_out(path: Path, pixels: dict[str, Any] | None, job: Job, found: Survey, facts: dict[str, Any], key: str) -> dict[str, Any]:
+    """Write the empty store: image levels, tissue label, attributes last."""
+    if pixels:
+        places = _empty_pyramid(path, grid_of(pixels), pixels["shard_px"], job)
+    else:
+        places = _overview_pyramid(path, found, job)
+    _tissue_label(path, found, len(places))
+    attributes = {
+        "schema": SCHEMA,
+        "statement": RESEARCH_USE_ONLY,
+        "slide": facts,
+        "survey": {
+            "key": key,
+            "raster": found.raster.to_json(),
+            "tissue_mm2": round(found.tissue_mm2, 6),
+            "foreign_share": round(float(found.mask.foreign.mean()), 6),
+            "black_share": round(float(found.mask.black.mean()), 6),
+            "white_point": round(found.mask.white_point, 3),
+        },
+        "stain": found.stain.model_dump(),
+        "pixels": pixels,
+        "stages": {},
+        "refused": {},
+    }
+    ome = {"version": "0.5", "multiscales": multiscales(path.stem, places), "omero": {"channels": RGB_CHANNELS, "rdefs": {"model": "color"}}}
+    write_group(path, {"ome": ome, "wsikit": attributes})
+    return attributes
+
+
+def _overview_pyramid(path: Path, found: Survey, job: Job) -> list[Placement]:
+    """Overview power only: the low-power picture in the reference's colours."""
+    rgb = normalise(found.overview, found.stain, job.device).cpu().numpy()
+    levels, places, downsample = [rgb], [Placement.of_raster(found.raster)], found.raster.downsample
+    mpp0 = (found.raster.mpp[0] / downsample[0], found.raster.mpp[1] / downsample[1])
+    for _ in pyramid_sizes(found.raster.size)[1:]:
+        downsample = (downsample[0] * PYRAMID_FACTOR, downsample[1] * PYRAMID_FACTOR)
+        levels.append(coarser(levels[-1], PYRAMID_FACTOR))
+        places.append(Placement.of(downsample, mpp0))
+    write_image(path, path.stem, [np.ascontiguousarray(np.moveaxis(lv, -1, 0)) for lv in levels], places, fill=255)
+    return places
+
+
+def _empty_pyramid(path: Path, grid: TileGrid, side: int, job: Job) -> list[Placement]:
+    """Arrays of all levels for pixels that are kept; a block fills one shard in each of the first three."""
+    assert job.pixels is not None
+    write_group(path, {})
+    downsample, mpp = grid.raster.downsample, grid.raster.mpp
+    places = []
+    for i, size in enumerate(pyramid_sizes(grid.raster.size)):
+        factor = PYRAMID_FACTOR**i
+        shard = side // factor if i < BLOCK_LEVELS else -(-max(size) // grid.tile_px) * grid.tile_px
+        chunk = grid.tile_px if shard % grid.tile_px == 0 else shard
+        create_array(path, str(i), (3, size.h, size.w), "|u1", 255, chunk=(3, chunk, chunk), shard=(3, shard, shard), codec=job.pixels.codec)
+        places.append(Placement.of((downsample[0] * factor, downsample[1] * factor), (mpp[0] / downsample[0], mpp[1] / downsample[1])))
+    return places
+
+
+def _tissue_label(path: Path, found: Survey, n_levels: int) -> None:
+    """``labels/tissue`` on the low-power raster, with as many levels as the image, as OME-Zarr wants."""
+    label = np.zeros(found.mask.tissue.shape, np.uint8)
+    for value, part in ((3, found.mask.black), (2, found.mask.foreign), (1, found.mask.tissue)):
+        label[part] = value
+    levels, places, downsample = [label], [Placement.of_raster(found.raster)], found.raster.downsample
+    mpp0 = (found.raster.mpp[0] / downsample[0], found.raster.mpp[1] / downsample[1])
+    while len(levels) < n_levels:
+        downsample = (downsample[0] * 2, downsample[1] * 2)
+        levels.append(levels[-1][::2, ::2])  # labels are picked, never averaged
+        places.append(Placement.of(downsample, mpp0))
+    colours = [{"label-value": v, "rgba": rgba} for v, (_, rgba) in LABELS.items()]
+    names = [{"label-value": v, "name": name} for v, (name, _) in LABELS.items()]
+    write_group(path / "labels", {"ome": {"version": "0.5", "labels": ["tissue"]}})
+    extra = {"image-label": {"colors": colours, "properties": names, "source": {"image": "../../"}}}
+    write_image(path / "labels/tissue", "tissue", levels, places, fill=0, extra=extra)
+
+
+@lru_cache(maxsize=4)
+def load_plan(path: str, attributes_digest: str) -> Plan:
+    """The plan of a prepared store: its stages' grids over its tissue label."""
+    store = SlideStore(path)
+    mask, raster = store.tissue() == 1, Raster.from_json(store.attributes["survey"]["raster"])
+    infos, pixels = store.attributes["stages"], store.attributes["pixels"]
+    grids = {name: grid_of(info) for name, info in infos.items()}
+    stages = {name: make_stage(name, info["key"], grids[name], mask, raster, info["min_tissue"]) for name, info in infos.items()}
+    return Plan(block_grid(grids, store.attributes["block_px"], pixels["shard_px"] if pixels else None), stages)

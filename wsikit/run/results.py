@@ -1,0 +1,136 @@
+"""``slides.csv`` and ``patients.csv``: what a run found, one row each, rewritten whole as slides finish."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from wsikit.aggregate.calls import call_patient
+from wsikit.aggregate.doubt import outside_domain
+from wsikit.aggregate.mitosis import poisson_interval
+from wsikit.aggregate.survival import load_risk, predict_risk
+from wsikit.models import RISK_PIPELINE, Card
+from wsikit.run.job import Job
+from wsikit.store.durable import write_atomic
+
+SLIDE_COLUMNS = ("slide_id", "path", "status", "reason", "reader", "mpp", "mpp_y", "mpp_source", "tissue_mm2", "n_tiles")
+_COUNT_FIELDS = ("count", "area_mm2", "per_mm2", "low", "high")
+_RISK_FIELDS = ("risk", "group")
+
+
+def failed_result(slide_id: str, reason: str) -> dict[str, Any]:
+    """The result of a slide that could not be used."""
+    return {"slide_id": slide_id, "status": "failed", "reason": reason, "pipelines": {}}
+
+
+def write_results(folder: Path, job: Job, results: Mapping[str, Mapping[str, Any]]) -> None:
+    """Write ``slides.csv`` (slides in the run's order, those not reached yet left out) and ``patients.csv``.
+
+    Raises
+    ------
+    OutputError
+        The folder is full or cannot be written.
+    """
+    cards = job.cards()
+    names = list(job.models)
+    slides = [_slide_row(case.path, case.patient, results[case.slide_id], names, cards) for case in job.slides if case.slide_id in results]
+    extra = ("patient",) if any(c.patient for c in job.slides) else ()
+    columns = [*SLIDE_COLUMNS, *extra, *(c for n in names for c in _columns(n, cards))]
+    write_csv(folder / "slides.csv", columns, slides)
+    if extra:
+        rows = list(_patient_rows(job, results, cards))
+        write_csv(folder / "patients.csv", ["patient", "slides", "tissue_mm2", *(c for n in names for c in _columns(n, cards) if "hotspot_" not in c)], rows)
+
+
+def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    """A CSV of exactly these columns; text that a spreadsheet would take for a formula is quoted with an apostrophe."""
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, columns, restval="", extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({k: "'" + v if isinstance(v, str) and v[:1] in ("=", "+", "-", "@") else v for k, v in row.items()})
+    write_atomic(path, buffer.getvalue().encode())
+
+
+def _columns(name: str, cards: Mapping[str, Card]) -> list[str]:
+    if name == RISK_PIPELINE:
+        fields = ["status", "reason", *_RISK_FIELDS]
+    elif cards[name].task == "classify":
+        fields = ["status", "reason", "call", "doubt", *(f"p_{c}" for c in cards[name].classes)]
+    else:
+        fields = ["status", "reason", *_COUNT_FIELDS, "hotspot_x", "hotspot_y", "hotspot_count", "hotspot_tissue_mm2", "hotspot_per_mm2", "hotspot_flags"]
+    return [f"{name}.{f}" for f in fields]
+
+
+def _slide_row(path: str, patient: str, result: Mapping[str, Any], names: Sequence[str], cards: Mapping[str, Card]) -> dict[str, Any]:
+    row: dict[str, Any] = {k: result.get(k, "") for k in ("slide_id", "status", "reason", "tissue_mm2", "n_tiles")}
+    row |= {"path": path, "patient": patient}
+    if "slide" in result:
+        mpp = result["slide"]["mpp"]
+        row |= {"reader": result["slide"]["reader"], "mpp": mpp[0], "mpp_y": mpp[1], "mpp_source": result["slide"]["mpp_source"]}
+    for name in names:
+        row |= _pipeline_cells(name, result["pipelines"].get(name) or {"status": "failed", "reason": result["reason"]})
+    return row
+
+
+def _pipeline_cells(name: str, r: Mapping[str, Any]) -> dict[str, Any]:
+    cells: dict[str, Any] = {k: r.get(k) for k in ("status", "reason", "call", "doubt", *_COUNT_FIELDS, *_RISK_FIELDS)}
+    cells |= {f"p_{c}": p for c, p in r.get("probability", {}).items()}
+    if h := r.get("hotspot"):
+        cells |= {"hotspot_x": h["centre"][0], "hotspot_y": h["centre"][1], "hotspot_flags": " ".join(h["flags"])}
+        cells |= {f"hotspot_{k}": h[k] for k in ("count", "tissue_mm2", "per_mm2")}
+    return {f"{name}.{k}": "" if v is None else v for k, v in cells.items()}
+
+
+def _patient_rows(job: Job, results: Mapping[str, Mapping[str, Any]], cards: Mapping[str, Card]) -> Iterable[dict[str, Any]]:
+    for patient in dict.fromkeys(c.patient for c in job.slides if c.patient):
+        mine = [results[c.slide_id] for c in job.slides if c.patient == patient and c.slide_id in results]
+        good = [r for r in mine if r["status"] == "ok"]
+        found = patient_pipelines(job, good, cards) if good else {}
+        row: dict[str, Any] = {"patient": patient, "slides": len(mine), "tissue_mm2": round(sum(r["tissue_mm2"] for r in good), 6)}
+        for name in job.models:
+            row |= _pipeline_cells(name, found.get(name, {"status": "failed", "reason": "no slide of this patient could be used"}))
+        yield row
+
+
+def patient_pipelines(job: Job, slides: Sequence[Mapping[str, Any]], cards: Mapping[str, Card]) -> dict[str, Any]:
+    """A patient's answer from each pipeline, over all usable slides: an answer withheld on one slide does not count."""
+    found: dict[str, Any] = {}
+    for name, card in cards.items():
+        answers = [s["pipelines"][name] for s in slides if name in s["pipelines"]]
+        if not answers:
+            continue
+        usable = [a for a in answers if a["status"] == "ok" or a.get("probability")]
+        if not usable:
+            found[name] = {k: answers[0][k] for k in ("status", "reason", "model")}
+        else:
+            found[name] = (call_patient(card, usable) if card.task == "classify" else _pooled(usable)) | {"model": usable[0]["model"]}
+    if RISK_PIPELINE in job.models:
+        model = load_risk(Path(job.models[RISK_PIPELINE].folder))
+        phantom = all(s["slide"]["phantom"] for s in slides)
+        withheld = outside_domain(model.card, phantom)
+        found[RISK_PIPELINE] = {"status": "abstained", "reason": withheld} if withheld else predict_risk(model, found, sum(s["tissue_mm2"] for s in slides))
+    return found
+
+
+def _pooled(answers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Counts and areas of all slides together; the hotspot is that of the densest slide."""
+    count, area = sum(a["count"] for a in answers), sum(a["area_mm2"] for a in answers)
+    low, high = poisson_interval(count, area)
+    densest = max(answers, key=lambda a: a["hotspot"]["per_mm2"])
+    numbers = {"count": count, "area_mm2": area, "per_mm2": count / area, "low": low, "high": high}
+    return {"status": "ok", "reason": "", **{k: round(v, 6) for k, v in numbers.items()}, "hotspot": densest["hotspot"]}
+
+
+def read_results(folder: Path, job: Job) -> dict[str, dict[str, Any]]:
+    """Results of the slides that have one, by id."""
+    found = {}
+    for case in job.slides:
+        path = folder / "slides" / f"{case.slide_id}.json"
+        if path.exists():
+            found[case.slide_id] = json.loads(path.read_text())
+    return found

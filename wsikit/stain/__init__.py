@@ -1,0 +1,74 @@
+"""Bring every slide to the same H&E colours: fit once on a sample of a slide's tissue, apply to its blocks.
+
+A stain method is a module here with ``METHOD``, a `StainMethod`; adding a method is adding a module.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from functools import cache
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from wsikit.errors import UsageError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class StainFit(BaseModel):
+    """What a method learned of a slide; kept in the store and in every result.
+
+    ``trusted`` is false where the fit could not be believed: pixels then pass through unchanged, and
+    ``reason`` says why. ``vectors`` are unit optical-density vectors, one row a stain (haematoxylin, eosin);
+    ``max_concentration`` is the 99th percentile of each.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    method: str
+    trusted: bool
+    reason: str = ""
+    vectors: list[list[float]] = []
+    max_concentration: list[float] = []
+    pixels: int = 0
+
+
+class StainMethod(Protocol):
+    """A way to normalise stain."""
+
+    name: str
+
+    def fit(self, pixels: np.ndarray) -> StainFit:
+        """Learn a slide's stain from tissue pixels, uint8 (N, 3); never raises on odd tissue."""
+        ...
+
+    def apply(self, images: Tensor, fit: StainFit) -> Tensor:
+        """Normalise uint8 (..., 3) on whatever device it is; the same shape and type come back."""
+        ...
+
+
+@cache
+def methods() -> dict[str, StainMethod]:
+    """Every stain method, by name."""
+    found: dict[str, StainMethod] = {}
+    for module in pkgutil.iter_modules(__path__):
+        method: Any = importlib.import_module(f"{__name__}.{module.name}").METHOD
+        found[method.name] = method
+    return found
+
+
+def get_method(name: str) -> StainMethod:
+    """The stain method of that name.
+
+    Raises
+    ------
+    UsageError
+        There is none.
+    """
+    if name not in methods():
+        raise UsageError(f"no stain method is called '{name}'; there are: {', '.join(sorted(methods()))}")
+    return methods()[name]

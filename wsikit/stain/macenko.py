@@ -1,0 +1,118 @@
+"""Macenko stain normalisation, fitted once per slide.
+
+Macenko et al., "A method for normalizing histology slides for quantitative analysis", ISBI 2009. Constants
+and conventions are torchstain's (``Io`` 240, ``alpha`` 1, ``beta`` 0.15, its reference stain matrix), so that
+pixels agree with that library wherever it gets the same fit.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from wsikit.stain import StainFit
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+IO = 240.0  # light without tissue
+ALPHA = 1.0  # percentile taken as the most extreme stain direction
+BETA = 0.15  # optical density below which a pixel is glass
+REFERENCE = np.array([[0.5626, 0.7201, 0.4062], [0.2159, 0.8012, 0.5581]])  # haematoxylin, eosin
+REFERENCE_MAX = np.array([1.9705, 1.0308])
+
+MIN_PIXELS = 2000
+MIN_ANGLE_DEG = 5.0  # closer vectors cannot be told apart: their inverse blows noise up
+MAX_CONDITION = 20.0
+
+
+class Macenko:
+    """Two stain vectors from the plane of largest variance in optical density."""
+
+    name = "macenko"
+
+    def fit(self, pixels: np.ndarray) -> StainFit:
+        """Stain vectors and concentrations of tissue pixels, uint8 (N, 3); untrusted fits say why."""
+        density = optical_density(pixels)
+        density = density[(density >= BETA).all(1)]
+        if len(density) < MIN_PIXELS:
+            return self._untrusted(f"only {len(density)} stained pixels, {MIN_PIXELS} are needed", len(density))
+        vectors = _stain_vectors(density)
+        if vectors is None:
+            return self._untrusted("the pixels have one colour, so two stains cannot be told apart", len(density))
+        if reason := implausible(vectors):
+            return self._untrusted(reason, len(density))
+        concentration = density @ np.linalg.pinv(vectors)
+        maximum = np.percentile(concentration, 99, axis=0)
+        if not (maximum > 0.05).all():
+            return self._untrusted("one of the two stains is hardly there", len(density))
+        # rounding makes the fit, and so every pixel, the same on every linear-algebra library
+        return StainFit(
+            method=self.name,
+            trusted=True,
+            vectors=np.round(vectors, 6).tolist(),
+            max_concentration=np.round(maximum, 6).tolist(),
+            pixels=len(density),
+        )
+
+    def _untrusted(self, reason: str, pixels: int) -> StainFit:
+        return StainFit(method=self.name, trusted=False, reason=reason, pixels=pixels)
+
+    def apply(self, images: Tensor, fit: StainFit) -> Tensor:
+        """Normalise uint8 (..., 3) in optical density; the identity for an untrusted fit."""
+        import torch
+
+        if not fit.trusted:
+            return images
+        matrix = colour_matrix(fit)
+        out = torch.empty_like(images)
+        # sums are written out: a matrix product may add in another order on another machine or batch size
+        r, g, b = ((images[..., c].float() + 1.0).div_(IO).log_() for c in range(3))
+        for c, (mr, mg, mb) in enumerate(matrix.tolist()):
+            value = (r * mr + g * mg + b * mb).exp_().mul_(IO)
+            out[..., c] = value.round_().clamp_(0, 255).to(torch.uint8)
+        return out
+
+
+def optical_density(pixels: np.ndarray) -> np.ndarray:
+    """−ln((I + 1) / 240) of uint8 (N, 3): float64 (N, 3)."""
+    return np.asarray(-np.log((pixels.astype(np.float64) + 1) / IO))
+
+
+def colour_matrix(fit: StainFit) -> np.ndarray:
+    """The 3 × 3 matrix that takes a slide's optical density to the reference's: float64, rows are outputs."""
+    scale = REFERENCE_MAX / np.array(fit.max_concentration)
+    return np.asarray(REFERENCE.T @ np.diag(scale) @ np.linalg.pinv(np.array(fit.vectors)).T)
+
+
+def _stain_vectors(density: np.ndarray) -> np.ndarray | None:
+    """Unit vectors of haematoxylin and eosin, (2, 3); None where density has no second direction."""
+    values, axes = np.linalg.eigh(np.cov(density.T))
+    if values[1] <= 1e-6 or not np.isfinite(values).all():
+        return None
+    plane = axes[:, [1, 2]]
+    plane = plane * np.where(plane.sum(0) < 0, -1, 1)
+    angles = np.arctan2(*(density @ plane).T[::-1])
+    low, high = np.percentile(angles, [ALPHA, 100 - ALPHA])
+    ends = np.array([plane @ np.array([math.cos(a), math.sin(a)]) for a in (low, high)])
+    return np.asarray(ends[np.argsort(-ends[:, 0])])  # haematoxylin absorbs more red
+
+
+def implausible(vectors: np.ndarray) -> str:
+    """Why these cannot be haematoxylin and eosin; empty when they can."""
+    if (vectors < -0.15).any():
+        return "a stain vector is negative: the colours are not those of two absorbing stains"
+    cosine = float(np.clip(vectors[0] @ vectors[1] / np.linalg.norm(vectors[0]) / np.linalg.norm(vectors[1]), -1, 1))
+    if math.degrees(math.acos(cosine)) < MIN_ANGLE_DEG:
+        return f"the stain vectors are less than {MIN_ANGLE_DEG:g}° apart"
+    if np.linalg.cond(vectors) > MAX_CONDITION:
+        return "the stain vectors are nearly parallel"
+    (hr, _, hb), (er, eg, eb) = vectors
+    if not (0.35 <= hr <= 0.85 and hb >= 0.15 and er <= 0.5 and eg >= 0.55 and eb >= 0.05):
+        return "the stain vectors are outside the wedge of haematoxylin and eosin"
+    return ""
+
+
+METHOD = Macenko()

@@ -1,0 +1,158 @@
+"""The slide store: one OME-Zarr 0.5 folder per slide that models, viewers and people read.
+
+::
+
+    <slide_id>.zarr/
+      0 1 2 …            stain-normalised pixels (c, y, x), finest first; overview power only when pixels are not kept
+      labels/tissue      1 tissue, 2 ink or dense blood, 3 scanner black
+      overlays/<name>    heat maps
+      tables/<pipeline>  columns, one row per tile or detection
+    <slide_id>.receipts.jsonl   what was committed
+    <slide_id>.json             the slide's result
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+
+from wsikit.errors import DamagedStoreError, StoreError, StoreMismatchError
+from wsikit.store.columns import Table
+from wsikit.store.image import Placement
+
+SCHEMA = 1
+LABELS = {1: ("tissue", [0, 158, 115, 90]), 2: ("ink or dense blood", [213, 94, 0, 160]), 3: ("scanner black", [0, 0, 0, 160])}
+
+
+@dataclass(frozen=True)
+class Overlay:
+    """A heat map: float32 (C, H, W), NaN where nothing was scored; its channels' names and its place."""
+
+    values: np.ndarray
+    channels: tuple[str, ...]
+    placement: Placement
+
+
+class SlideStore:
+    """A slide store, read.
+
+    Examples
+    --------
+    >>> store = open_store("out/slides/a.zarr")              # doctest: +SKIP
+    >>> store.result["pipelines"]["sts-subtype"]["call"]     # doctest: +SKIP
+    'LMS'
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        try:
+            self._root = zarr.open_group(str(self.path), mode="r", zarr_format=3)
+            self.attributes: dict[str, Any] = dict(self._root.attrs["wsikit"])  # type: ignore[arg-type]
+        except (FileNotFoundError, KeyError, ValueError, TypeError) as e:
+            raise StoreMismatchError(f"{self.path}: not a wsikit slide store; give the .zarr folder below a run's slides folder") from e
+        if self.attributes.get("schema") != SCHEMA:
+            raise StoreMismatchError(f"{self.path}: store schema {self.attributes.get('schema')}, this wsikit reads {SCHEMA}; score the slide again")
+
+    @property
+    def slide_id(self) -> str:
+        """How the run calls the slide."""
+        return self.path.name.removesuffix(".zarr")
+
+    @property
+    def mpp(self) -> tuple[float, float]:
+        """µm per level-0 px of the slide."""
+        x, y = self.attributes["slide"]["mpp"]
+        return x, y
+
+    def levels(self) -> list[tuple[zarr.Array, Placement]]:
+        """The stored pixels, finest first, with their places."""
+        return [(self._array(p), place) for p, place in _datasets(self._root)]
+
+    def image(self, mpp: float | None = None) -> zarr.Array:
+        """Pixels uint8 (3, H, W): the coarsest level that still has ``mpp`` µm/px or finer; without, the finest."""
+        levels = self.levels()
+        fine = [array for array, place in levels if mpp is not None and max(place.scale) <= mpp * 1.02]
+        return fine[-1] if fine else levels[0][0]
+
+    def tissue(self) -> np.ndarray:
+        """The tissue label, uint8 (H, W), on the low-power raster: see `LABELS`."""
+        return np.asarray(self._array("labels/tissue/0"))
+
+    def tables(self) -> dict[str, Table]:
+        """Columns of every pipeline that was scored, by its name."""
+        return {name: Table(group) for name, group in sorted(self._groups("tables"))}
+
+    def overlays(self) -> list[str]:
+        """Names of the heat maps."""
+        return sorted(name for name, _ in self._groups("overlays"))
+
+    def overlay(self, name: str) -> Overlay:
+        """A heat map by its name.
+
+        Raises
+        ------
+        StoreError
+            There is none; the message lists what there is.
+        """
+        groups = dict(self._groups("overlays"))
+        if name not in groups:
+            raise StoreError(f"{self.path}: no overlay '{name}'; there are: {', '.join(sorted(groups)) or '(none)'}")
+        group = groups[name]
+        ome: Any = group.attrs["ome"]
+        channels = tuple(c["label"] for c in ome["omero"]["channels"])
+        return Overlay(np.asarray(group["0"]), channels, _datasets(group)[0][1])
+
+    @property
+    def result(self) -> dict[str, Any]:
+        """The slide's result, as in ``<slide_id>.json``.
+
+        Raises
+        ------
+        StoreError
+            The slide was not finished.
+        """
+        path = self.path.with_suffix(".json")
+        if not path.exists():
+            raise StoreError(f"{path}: the slide has no result yet; run the same wsikit score again to finish it")
+        value: dict[str, Any] = json.loads(path.read_text())
+        return value
+
+    def _groups(self, name: str) -> list[tuple[str, zarr.Group]]:
+        group = self._root.get(name)
+        return list(group.groups()) if isinstance(group, zarr.Group) else []
+
+    def _array(self, name: str) -> zarr.Array:
+        try:
+            array = self._root[name]
+        except KeyError as e:
+            raise DamagedStoreError(f"{self.path}: array {name} is missing; run wsikit verify on the run folder") from e
+        assert isinstance(array, zarr.Array)
+        return array
+
+
+def _datasets(group: zarr.Group) -> list[tuple[str, Placement]]:
+    ome: Any = group.attrs["ome"]
+    out = []
+    for dataset in ome["multiscales"][0]["datasets"]:
+        scale, translation = (t[t["type"]] for t in dataset["coordinateTransformations"])
+        out.append((dataset["path"], Placement((scale[-1], scale[-2]), (translation[-1], translation[-2]))))
+    return out
+
+
+def open_store(path: str | Path) -> SlideStore:
+    """Open the store of one slide.
+
+    Raises
+    ------
+    StoreMismatchError
+        The folder is not a wsikit store, or of another schema.
+    """
+    return SlideStore(path)
+
+
+__all__ = ["LABELS", "SCHEMA", "Overlay", "SlideStore", "Table", "open_store"]

@@ -1,0 +1,145 @@
+"""Pixels, labels and heat maps as OME-Zarr 0.5 images, whole shards at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from zarr.codecs import ZstdCodec
+
+from wsikit.errors import UsageError
+from wsikit.grid import Raster
+from wsikit.resample import shrink
+from wsikit.store.durable import disk_errors
+
+RGB_CHANNELS = [
+    {"label": name, "color": colour, "active": True, "window": {"min": 0, "max": 255, "start": 0, "end": 255}}
+    for name, colour in (("red", "FF0000"), ("green", "00FF00"), ("blue", "0000FF"))
+]
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where an image lies on the slide: µm per pixel, and µm of the first pixel's centre, x and y.
+
+    The centre of level-0 pixel (0, 0) is at 0 µm, as OME-Zarr and napari have it.
+    """
+
+    scale: tuple[float, float]
+    translation: tuple[float, float]
+
+    @classmethod
+    def of(cls, downsample: tuple[float, float], mpp0: tuple[float, float]) -> Placement:
+        """The placement of pixels that cover ``downsample`` level-0 px each, from the slide's origin."""
+        scale = (downsample[0] * mpp0[0], downsample[1] * mpp0[1])
+        return cls(scale, ((downsample[0] - 1) / 2 * mpp0[0], (downsample[1] - 1) / 2 * mpp0[1]))
+
+    @classmethod
+    def of_raster(cls, raster: Raster) -> Placement:
+        """The placement of a raster's pixels."""
+        mpp0 = (raster.mpp[0] / raster.downsample[0], raster.mpp[1] / raster.downsample[1])
+        return cls.of(raster.downsample, mpp0)
+
+
+def parse_codec(text: str) -> ZstdCodec:
+    """The pixel codec of ``--codec``: ``zstd`` or ``zstd:LEVEL``. Its checksum makes bit rot an error, not a colour.
+
+    Raises
+    ------
+    UsageError
+        It is another codec, or a level that zstd does not have.
+    """
+    name, _, level = text.partition(":")
+    if name != "zstd" or (level and not level.isdigit()) or int(level or 1) > 22:
+        raise UsageError(f"codec '{text}' is not known; use zstd or zstd:LEVEL with a level of 0 to 22")
+    return ZstdCodec(level=int(level or 1), checksum=True)
+
+
+def create_array(
+    group: Path,
+    name: str,
+    shape: Sequence[int],
+    dtype: str,
+    fill: float,
+    *,
+    chunk: Sequence[int],
+    shard: Sequence[int] | None = None,
+    axes: str = "cyx",
+    codec: str = "zstd:1",
+) -> zarr.Array:
+    """An empty array whose chunks lie in shards; chunks that hold only the fill value are not written."""
+    array: zarr.Array = zarr.create_array(
+        store=str(group / name),
+        shape=tuple(shape),
+        dtype=dtype,
+        chunks=tuple(chunk),
+        shards=tuple(shard) if shard else None,
+        fill_value=fill,
+        compressors=[parse_codec(codec)],
+        dimension_names=list(axes),
+        config={"write_empty_chunks": False},
+        overwrite=True,
+    )
+    return array
+
+
+def write_group(path: Path, attributes: dict[str, Any]) -> None:
+    """A Zarr v3 group with these attributes; what is already below it stays."""
+    with disk_errors(path):
+        group = zarr.open_group(str(path), mode="a", zarr_format=3)
+        group.attrs.update(attributes)
+
+
+def multiscales(name: str, places: Sequence[Placement], axes: str = "cyx") -> list[dict[str, Any]]:
+    """OME-Zarr 0.5 ``multiscales`` metadata for datasets ``0``, ``1``, …"""
+    kinds = {"c": {"type": "channel"}, "y": {"type": "space", "unit": "micrometer"}, "x": {"type": "space", "unit": "micrometer"}}
+    lead = [1.0] * (len(axes) - 2)
+    datasets = [
+        {
+            "path": str(i),
+            "coordinateTransformations": [
+                {"type": "scale", "scale": [*lead, p.scale[1], p.scale[0]]},
+                {"type": "translation", "translation": [*(0.0 for _ in lead), p.translation[1], p.translation[0]]},
+            ],
+        }
+        for i, p in enumerate(places)
+    ]
+    return [{"name": name, "axes": [{"name": a, **kinds[a]} for a in axes], "datasets": datasets}]
+
+
+def write_image(
+    path: Path, name: str, levels: Sequence[np.ndarray], places: Sequence[Placement], *, fill: float, extra: dict[str, Any] | None = None, chunk: int = 512
+) -> None:
+    """A small image with all its levels, each in one shard.
+
+    Parameters
+    ----------
+    levels : arrays (C, H, W), or (H, W) for labels, finest first
+    extra : more ``ome`` metadata (``omero``, ``image-label``)
+
+    Raises
+    ------
+    OutputError
+        The disk is full or cannot be written.
+    """
+    axes = "cyx" if levels[0].ndim == 3 else "yx"
+    write_group(path, {"ome": {"version": "0.5", "multiscales": multiscales(name, places, axes), **(extra or {})}})
+    for i, level in enumerate(levels):
+        h, w = level.shape[-2:]
+        lead = level.shape[:-2]
+        edge = (min(chunk, h), min(chunk, w))
+        whole = (-(-h // edge[0]) * edge[0], -(-w // edge[1]) * edge[1])
+        with disk_errors(path):
+            array = create_array(path, str(i), level.shape, level.dtype.str, fill, chunk=(*lead, *edge), shard=(*lead, *whole), axes=axes)
+            array[...] = level
+
+
+def coarser(rgb: np.ndarray, factor: int = 4) -> np.ndarray:
+    """uint8 (H, W, C) averaged by a factor; the last rows and columns are repeated to a whole multiple."""
+    h, w = rgb.shape[:2]
+    padded = np.pad(rgb, ((0, -h % factor), (0, -w % factor), (0, 0)), mode="edge")
+    return shrink(padded, factor)
