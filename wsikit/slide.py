@@ -68,6 +68,11 @@ class Slide:
         """Whether the file says that it is synthetic tissue made by wsikit."""
         return self.properties.get("wsikit.phantom") == "1"
 
+    @property
+    def mpp_refusal(self) -> str:
+        """Why there is no mpp, and what to pass; empty when there is one."""
+        return self._resolution.refusal
+
     def require_mpp(self) -> tuple[float, float]:
         """µm per level-0 px (x, y).
 
@@ -77,7 +82,7 @@ class Slide:
             There is none to believe; the message says what to pass.
         """
         if self.mpp is None:
-            raise MissingResolutionError(f"{self.path}: {self._resolution.refusal}")
+            raise MissingResolutionError(f"{self.path}: {self.mpp_refusal}")
         return self.mpp
 
     def raster(self, mpp: float, *, upsample: bool = False) -> Raster:

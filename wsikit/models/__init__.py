@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wsikit.errors import UnknownModelError
-from wsikit.models._card import Card, read_card
+from wsikit.models._card import CARD_FILE, Card, check_weights, read_card
 
 if TYPE_CHECKING:
     from wsikit.models._network import Network
@@ -114,4 +114,23 @@ def load_model(ref: str | Path, device: str = "cpu") -> Network:
     return network
 
 
-__all__ = ["Card", "available", "families", "family", "find_model", "installed_folder", "load_model", "pipelines", "read_card"]
+def check_model(folder: Path) -> Card:
+    """A model folder's card, after its weights were compared with it and fitted into its architecture.
+
+    Raises
+    ------
+    CardError, WeightsMismatchError
+        Something is wrong; the message says what.
+    """
+    card = read_card(folder)
+    check_weights(card, folder)
+    if card.pipeline == RISK_PIPELINE:
+        from safetensors import safe_open
+
+        safe_open(folder / card.weights.file, "np")
+    else:
+        family(card.pipeline).load(card, folder, "cpu")
+    return card
+
+
+__all__ = ["CARD_FILE", "RISK_PIPELINE", "Card", "available", "check_model", "families", "family", "find_model", "installed_folder", "load_model", "pipelines", "read_card"]

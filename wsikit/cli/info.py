@@ -1,0 +1,54 @@
+"""``wsikit info``: what is this slide?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from wsikit.cli.output import Json, show_facts, show_json
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb."""
+
+    @app.command()
+    def info(slide: Annotated[Path, typer.Argument(help="A slide file, or a folder of DICOM instances.")], as_json: Json = False) -> None:
+        """What a slide is: reader, vendor, size, levels, mpp and where it came from, objective, ICC, associated images.
+
+        Example: wsikit info a.svs
+        """
+        from wsikit.slide import Slide
+
+        with Slide(slide) as s:
+            facts = slide_facts(s)
+        if as_json:
+            show_json(facts)
+        else:
+            levels = ", ".join(f"{w} × {h} (÷{d:.4g})" for (w, h), d in zip(facts["levels"], facts["downsamples"], strict=True))
+            mpp = f"{facts['mpp'][0]:.6g} × {facts['mpp'][1]:.6g} µm/px, from {facts['mpp_source']}" if facts["mpp"] else f"unknown: {facts['mpp_refusal']}"
+            shown = {k: facts[k] for k in ("path", "reader", "vendor")} | {"size": "{} × {} px".format(*facts["size"]), "levels": levels, "mpp": mpp}
+            shown |= {"objective": facts["objective"] or "not stated", "icc": "present" if facts["icc"] else "none"}
+            shown |= {"associated": ", ".join(facts["associated"]) or "none", "phantom": "yes" if facts["phantom"] else "no"}
+            show_facts(shown)
+
+
+def slide_facts(s: Any) -> dict[str, Any]:
+    """A slide's facts as plain values; associated images are named, never read."""
+    return {
+        "path": str(s.path),
+        "reader": s.reader,
+        "vendor": s.facts.vendor,
+        "size": list(s.size),
+        "levels": [list(lv.size) for lv in s.levels],
+        "downsamples": [lv.downsample[0] for lv in s.levels],
+        "mpp": list(s.mpp) if s.mpp else None,
+        "mpp_source": s.mpp_source,
+        "mpp_refusal": s.mpp_refusal,
+        "objective": s.facts.objective,
+        "icc": s.facts.has_icc,
+        "associated": list(s.facts.associated),
+        "phantom": s.is_phantom,
+        "properties": s.properties,
+    }

@@ -1,0 +1,84 @@
+"""``wsikit``: assembles the verbs, and turns errors into one line and an exit code."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import traceback
+from typing import Annotated
+
+import click
+import typer
+
+from wsikit import RESEARCH_USE_ONLY, __version__
+from wsikit.errors import WsikitError
+
+OK, SOME_FAILED, NOT_DONE, INTERRUPTED = 0, 1, 2, 130
+
+app = typer.Typer(
+    name="wsikit",
+    help=f"Whole-slide analysis for soft-tissue sarcoma.\n\n{RESEARCH_USE_ONLY}",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    add_completion=True,
+)
+VERBS = ("demo", "info", "doctor", "tile", "score", "aggregate", "view", "export", "report", "train", "evaluate", "models", "verify", "bench")
+for _verb in VERBS:
+    importlib.import_module(f"wsikit.cli.{_verb}").register(app)
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"wsikit {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks instead of one-line errors.")] = False,
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    settings["debug"] = debug
+
+
+settings = {"debug": False}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run a command line; leaves with its exit code."""
+    argv = list(sys.argv[1:] if arguments is None else arguments)
+    # --debug is wanted after the verb too, where people add it when something went wrong
+    if "--debug" in argv:
+        argv = ["--debug", *(a for a in argv if a != "--debug")]
+    settings["debug"] = "--debug" in argv
+    try:
+        code = app(argv, standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else OK)
+    except WsikitError as e:
+        if settings["debug"]:
+            traceback.print_exc()
+        fail(str(e))
+    except click.exceptions.Abort:
+        fail("interrupted; what is done is kept, run the same command again to go on", INTERRUPTED)
+    except click.ClickException as e:
+        e.show()
+        sys.exit(NOT_DONE)
+    except KeyboardInterrupt:
+        fail("interrupted; what is done is kept, run the same command again to go on", INTERRUPTED)
+    except BrokenPipeError:
+        sys.exit(OK)
+    except Exception as e:
+        if settings["debug"]:
+            traceback.print_exc()
+        fail(f"{type(e).__name__}: {' '.join(str(e).split())[:300]} (run with --debug for the traceback, and please report it)")
+
+
+def fail(message: str, code: int = NOT_DONE) -> None:
+    """Print one line to stderr and leave."""
+    print(f"wsikit: {message}", file=sys.stderr)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

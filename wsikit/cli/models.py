@@ -1,0 +1,88 @@
+"""``wsikit models``: which models are at hand, what they may be used for, and are they whole?"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wsikit.cli.output import Json, show_json, show_table
+
+Name = Annotated[str, typer.Argument(help="A model's name, a pipeline's name, or a model folder.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb."""
+    sub = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Model cards, licences, digests, and where weights are.")
+    sub.command("list")(_list)
+    sub.command("show")(_show)
+    sub.command("add")(_add)
+    sub.command("verify")(_verify)
+    app.add_typer(sub, name="models")
+
+
+def _list(as_json: Json = False) -> None:
+    """List the models at hand.
+
+    Example: wsikit models list
+    """
+    from wsikit.models import available, read_card
+
+    cards = [(read_card(folder), folder) for folder in available().values()]
+    if as_json:
+        show_json([c.model_dump() | {"digest": c.digest, "folder": str(f)} for c, f in cards])
+    else:
+        rows = [(c.name, c.pipeline, ", ".join(c.classes) or "risk", f"{c.mpp:g}", c.trained_on.domain, c.licence, c.digest[:12]) for c, _ in cards]
+        show_table(("model", "pipeline", "classes", "mpp", "trained on", "licence", "digest"), rows)
+
+
+def _show(model: Name) -> None:
+    """Print a model's card as JSON.
+
+    Example: wsikit models show phantom-mitosis
+    """
+    from wsikit.models import find_model, read_card
+
+    folder = find_model(model)
+    card = read_card(folder)
+    show_json(card.model_dump() | {"digest": card.digest, "folder": str(folder)})
+
+
+def _add(folder: Annotated[Path, typer.Argument(help="A model folder with card.json and safetensors weights.")]) -> None:
+    """Copy a model folder to where wsikit finds it by name, after checking it.
+
+    Example: wsikit models add my-model/
+    """
+    from wsikit.errors import UsageError
+    from wsikit.models import CARD_FILE, check_model, installed_folder
+
+    card = check_model(folder)
+    target = installed_folder() / card.name
+    if target.exists():
+        raise UsageError(f"{target}: a model of this name is there already; remove it, or name yours otherwise in its card")
+    target.mkdir(parents=True)
+    for name in (CARD_FILE, card.weights.file):  # nothing else comes along
+        shutil.copyfile(folder / name, target / name)
+    typer.echo(f"{card.name} is now the model of pipeline {card.pipeline}: {target}")
+
+
+def _verify(models: Annotated[list[str] | None, typer.Argument(help="Names or folders. [default: all]")] = None) -> int:
+    """Check cards and weights: digests, tensors, architecture.
+
+    Example: wsikit models verify phantom-mitosis
+    """
+    from wsikit.cli.main import OK, SOME_FAILED
+    from wsikit.errors import ModelError
+    from wsikit.models import available, check_model, find_model
+
+    bad = 0
+    for name in models or sorted(available()):
+        try:
+            card = check_model(find_model(name))
+            typer.echo(f"{card.name}: whole, {card.digest[:12]}")
+        except ModelError as e:
+            bad += 1
+            typer.echo(f"{name}: {e}")
+    return SOME_FAILED if bad else OK

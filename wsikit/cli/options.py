@@ -1,0 +1,40 @@
+"""Options that several verbs share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+Slides = Annotated[list[Path], typer.Argument(help="Slide files, folders, or CSVs with a column 'path' (and patient, mpp, …).", show_default=False)]
+Out = Annotated[Path, typer.Option("-o", "--out", help="The run's folder; running again into it resumes.", show_default=False)]
+Workers = Annotated[int | None, typer.Option("--workers", help="Worker processes on this machine; 0 works in this process. [default: one per GPU or core, at most 8]", min=0)]
+Scheduler = Annotated[str | None, typer.Option("--scheduler", help="Address of a running dask scheduler, tcp://host:port.")]
+Device = Annotated[str, typer.Option("--device", help="cpu, cuda or mps.")]
+MppOverride = Annotated[float | None, typer.Option("--mpp-override", help="µm/px of level 0, over what the files say (a CSV's mpp column goes first).")]
+Stain = Annotated[str, typer.Option("--stain", help="Stain normalisation: macenko or none.")]
+
+
+def run_and_report(start: Any, inputs: list[Path], as_json: bool, mpp_override: float | None) -> int:
+    """Run with progress, print the summary, and return the exit code.
+
+    ``start`` takes ``on_progress`` and returns a `wsikit.run.Run`.
+    """
+    from wsikit.cli.main import NOT_DONE, OK, SOME_FAILED
+    from wsikit.cli.output import show_json
+    from wsikit.cli.progress import RunProgress
+    from wsikit.run.cases import find_cases
+
+    with RunProgress(len(find_cases(inputs, mpp_override))) as progress:
+        run = start(on_progress=progress)
+    failed = run.failed
+    if as_json:
+        show_json({"folder": str(run.folder), "ok": len(run.results) - len(failed), "failed": failed})
+    else:
+        typer.echo(f"{len(run.results) - len(failed)} of {len(run.results)} slides done; results in {run.folder / 'slides.csv'}")
+        for slide_id, reason in failed.items():
+            typer.echo(f"  failed: {slide_id}: {reason}")
+    if failed:
+        return NOT_DONE if len(failed) == len(run.results) else SOME_FAILED
+    return OK

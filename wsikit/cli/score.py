@@ -1,0 +1,63 @@
+"""``wsikit score``: slides → calls, detections, risk, overlays."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from wsikit.cli.options import Device, MppOverride, Out, Scheduler, Slides, Stain, Workers, run_and_report
+from wsikit.cli.output import Json
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb."""
+
+    @app.command()
+    def score(
+        inputs: Slides,
+        out: Out,
+        pipeline: Annotated[list[str] | None, typer.Option("--pipeline", help="sts-subtype, rms-subtype, mitosis or survival; repeatable. [default: all that have a model]")] = None,
+        model: Annotated[list[str] | None, typer.Option("--model", help="PIPELINE=MODEL, a name or a folder; repeatable.")] = None,
+        mpp_override: MppOverride = None,
+        keep_tiles: Annotated[bool, typer.Option("--keep-tiles", help="Keep the stain-normalised pixels.")] = False,
+        upsample: Annotated[bool, typer.Option("--upsample", help="Enlarge slides that are coarser than a model needs.")] = False,
+        stain: Stain = "macenko",
+        workers: Workers = None,
+        scheduler: Scheduler = None,
+        device: Device = "cpu",
+        as_json: Json = False,
+    ) -> int:
+        """Score slides: subtype calls, mitoses per mm², survival risk and overlays. Running it again resumes.
+
+        Examples:
+
+        wsikit score a.svs -o out/
+
+        wsikit score cases.csv -o out/ --pipeline sts-subtype --pipeline mitosis --model mitosis=my-model/
+        """
+        from wsikit.cli.main import settings
+        from wsikit.run import score as start
+
+        models = parse_models(model or [])
+        options = {"mpp_override": mpp_override, "device": device, "stain": stain, "upsample": upsample, "debug": settings["debug"]}
+        return run_and_report(
+            lambda **more: start(inputs, out, pipeline, models=models, keep_tiles=keep_tiles, workers=workers, scheduler=scheduler, **options, **more),
+            inputs, as_json, mpp_override,
+        )  # fmt: skip
+
+
+def parse_models(given: list[str]) -> dict[str, str]:
+    """``PIPELINE=MODEL`` pairs.
+
+    Raises
+    ------
+    UsageError
+        One has no ``=``.
+    """
+    from wsikit.errors import UsageError
+
+    for item in given:
+        if "=" not in item:
+            raise UsageError(f"--model {item}: write PIPELINE=MODEL, such as mitosis=my-model/")
+    return dict(item.split("=", 1) for item in given)

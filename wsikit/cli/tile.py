@@ -1,0 +1,43 @@
+"""``wsikit tile``: slides → stain-normalised OME-Zarr."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from wsikit.cli.options import Device, MppOverride, Out, Scheduler, Slides, Stain, Workers, run_and_report
+from wsikit.cli.output import Json
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb."""
+
+    @app.command()
+    def tile(
+        inputs: Slides,
+        out: Out,
+        mpp: Annotated[float, typer.Option("--mpp", help="µm/px of the stored pixels.")] = 0.5,
+        tile_px: Annotated[int, typer.Option("--tile", help="Side of a tile and of a stored chunk, px.")] = 256,
+        overlap: Annotated[int, typer.Option("--overlap", help="Overlap of the tiles in tables/tiles, px; stored pixels never overlap.")] = 0,
+        stain: Stain = "macenko",
+        codec: Annotated[str, typer.Option("--codec", help="Pixel codec: zstd or zstd:LEVEL.")] = "zstd:1",
+        mpp_override: MppOverride = None,
+        workers: Workers = None,
+        scheduler: Scheduler = None,
+        device: Device = "cpu",
+        as_json: Json = False,
+    ) -> int:
+        """Turn slides into stain-normalised, sharded OME-Zarr.
+
+        Example: wsikit tile a.svs -o out/ --mpp 0.5 --tile 256
+        """
+        from wsikit.cli.main import settings
+        from wsikit.run import tile_slides
+        from wsikit.run.job import Pixels
+
+        pixels = Pixels(mpp=mpp, tile_px=tile_px, overlap_px=overlap, codec=codec)
+        options = {"mpp_override": mpp_override, "device": device, "stain": stain, "debug": settings["debug"]}
+        return run_and_report(
+            lambda **more: tile_slides(inputs, out, pixels=pixels, workers=workers, scheduler=scheduler, **options, **more), inputs, as_json, mpp_override
+        )

@@ -1,0 +1,57 @@
+"""``wsikit train``: models from one's own slides."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+TASKS = ("sts-subtype", "rms-subtype", "subtype", "mitosis", "survival")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb."""
+
+    @app.command()
+    def train(
+        task: Annotated[str, typer.Argument(help=f"{', '.join(TASKS)}.")],
+        labels: Annotated[Path, typer.Option("--labels", help="CSV; see below.")],
+        out: Annotated[Path, typer.Option("-o", "--out", metavar="MODEL", help="The model's folder.")],
+        features: Annotated[Path | None, typer.Option("--features", metavar="DIR", help="survival: the run whose results are the features.")] = None,
+        feature: Annotated[list[str] | None, typer.Option("--feature", help="survival: names such as mitosis.per_mm2; repeatable.")] = None,
+        endpoint: Annotated[str, typer.Option("--endpoint", help="survival: what the event is.")] = "event",
+        epochs: Annotated[int, typer.Option("--epochs", min=1)] = 12,
+        mpp: Annotated[float | None, typer.Option("--mpp", help="µm/px to train at. [default: 0.5, mitosis 0.25]")] = None,
+        per_slide: Annotated[int, typer.Option("--per-slide", min=1, help="Tiles drawn from each slide.")] = 200,
+        seed: Annotated[int, typer.Option("--seed")] = 0,
+        device: Annotated[str, typer.Option("--device")] = "cpu",
+    ) -> None:
+        """Train a model; patients are never on both sides of a split.
+
+        Labels: classifiers path,label,patient (and mpp, split); mitosis path,patient,x,y,label (level-0 px; label mitosis or lookalike; a slide without
+        figures has an empty x); survival patient,time_months,event.
+
+        Examples:
+
+        wsikit train sts-subtype --labels labels.csv -o my-sts/
+
+        wsikit train survival --labels patients.csv --features out/ --feature mitosis.per_mm2 -o my-risk/
+        """
+        from wsikit.errors import UsageError
+        from wsikit.train import tasks
+
+        if task not in TASKS:
+            raise UsageError(f"task '{task}': there are {', '.join(TASKS)}")
+        if out.exists() and any(out.iterdir()):
+            raise UsageError(f"{out}: is there already and not empty; choose a new folder")
+        options: dict[str, Any] = {"seed": seed, "log": typer.echo}
+        if task == "survival":
+            if features is None or not feature:
+                raise UsageError("survival needs --features DIR (a run with a patient column) and at least one --feature NAME")
+            card = tasks.survival(labels, out, features, feature, endpoint)
+        elif task == "mitosis":
+            card = tasks.mitosis(labels, out, mpp or 0.25, epochs=epochs, device=device, **options)
+        else:
+            card = tasks.subtype(task, labels, out, mpp or 0.5, epochs=epochs, per_slide=per_slide, device=device, **options)
+        typer.echo(f"{card.name}: written to {out}; validation: {card.metrics}")

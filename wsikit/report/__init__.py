@@ -1,0 +1,60 @@
+"""One self-contained HTML page per slide and one for the run. Everything from outside is escaped."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from wsikit import RESEARCH_USE_ONLY
+from wsikit.errors import StoreMismatchError
+from wsikit.store.durable import write_atomic
+
+
+def write_reports(folder: Path) -> Path:
+    """Write ``reports/`` of a run; returns the run's page.
+
+    Raises
+    ------
+    StoreMismatchError
+        The folder holds no run with results.
+    OutputError
+        It cannot be written.
+    """
+    results = [json.loads(p.read_text()) for p in sorted((folder / "slides").glob("*.json"))]
+    if not (folder / "run.json").exists() or not results:
+        raise StoreMismatchError(f"{folder}: no results of a wsikit run here")
+    run = json.loads((folder / "run.json").read_text())
+    pages = Environment(loader=PackageLoader("wsikit.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    pages.globals.update(statement=RESEARCH_USE_ONLY, answer=answer)
+    out = folder / "reports"
+    for result in results:
+        picture = folder / "slides" / f"{result['slide_id']}.png"
+        image = base64.b64encode(picture.read_bytes()).decode() if picture.exists() else ""
+        html = pages.get_template("slide.html").render(r=result, image=image)
+        write_atomic(out / f"{result['slide_id']}.html", html.encode())
+    index = out / "index.html"
+    write_atomic(index, pages.get_template("run.html").render(run=run, results=results).encode())
+    return index
+
+
+def answer(r: Mapping[str, Any]) -> str:
+    """A pipeline's answer in words, with its doubt."""
+    if r["status"] != "ok":
+        return f"{r['status']}: {r['reason']}"
+    if "call" in r:
+        p = ", ".join(f"{c} {v:.2f}" for c, v in sorted(r["probability"].items(), key=lambda kv: -kv[1]))
+        return f"{r['call']} (doubt {r['doubt']:.2f}, {r['n_tiles']} tiles; among these only: {p})"
+    if "count" in r:
+        h = r["hotspot"]
+        flags = f"; {', '.join(h['flags'])}" if h["flags"] else ""
+        return (
+            f"{r['count']} mitoses in {r['area_mm2']:.2f} mm², {r['per_mm2']:.1f}/mm² (95 % {r['low']:.1f}–{r['high']:.1f}); "
+            f"densest window: {h['count']} in {h['tissue_mm2']:.2f} mm² of tissue, {h['per_mm2']:.1f}/mm² ({h['low']:.1f}–{h['high']:.1f}){flags}"
+        )
+    survival = ", ".join(f"{p:.2f} at {t}" for t, p in r["survival"].items())
+    return f"log hazard ratio {r['risk']:.2f} to the mean training patient, {r['group']} group; without {r['endpoint']}: {survival}"

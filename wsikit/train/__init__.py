@@ -1,0 +1,1 @@
+"""Train models from one's own slides and labels, split by patient."""

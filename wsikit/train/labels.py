@@ -1,0 +1,111 @@
+"""Labels as CSV: which slide, which class, whose. And splits that never put a patient on both sides."""
+
+from __future__ import annotations
+
+import csv
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from wsikit.errors import LabelsError
+from wsikit.resolution import parse_number
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """A slide with its class and patient; ``split`` is ``train``, ``val`` or empty (to be drawn)."""
+
+    path: Path
+    label: str
+    patient: str
+    mpp: float | None = None
+    split: str = ""
+
+
+def read_table(path: Path, needed: Sequence[str]) -> list[dict[str, str]]:
+    """The rows of a CSV that has these columns.
+
+    Raises
+    ------
+    LabelsError
+        It cannot be read, is empty, or lacks a column.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as f:
+            reader = csv.DictReader(f)
+            rows = [{k: (v or "").strip() for k, v in row.items() if k and isinstance(v, str | None)} for row in reader]
+    except (OSError, UnicodeDecodeError, csv.Error) as e:
+        raise LabelsError(f"{path}: cannot be read as CSV ({e})") from e
+    missing = [c for c in needed if not rows or c not in rows[0]]
+    if missing:
+        raise LabelsError(f"{path}: needs rows and the columns {', '.join(needed)}; missing: {', '.join(missing)}")
+    return rows
+
+
+def read_labels(path: Path, classes: Sequence[str] | None = None) -> list[Labelled]:
+    """Slides with labels from a CSV with columns path, label, patient and optionally mpp, split.
+
+    Raises
+    ------
+    LabelsError
+        A column or value is missing, a slide does not exist, a label is not one of ``classes``, or a patient is in two splits.
+    """
+    found = []
+    for number, row in enumerate(read_table(path, ["path", "label", "patient"]), 2):
+        slide = path.parent / row["path"]
+        if not row["path"] or not slide.exists():
+            raise LabelsError(f"{path}: line {number}: no slide at {slide}")
+        if not row["label"] or not row["patient"]:
+            raise LabelsError(f"{path}: line {number}: label and patient must not be empty")
+        if classes and row["label"] not in classes:
+            raise LabelsError(f"{path}: line {number}: label '{row['label']}' is none of {', '.join(classes)}")
+        if row.get("split", "") not in ("", "train", "val"):
+            raise LabelsError(f"{path}: line {number}: split '{row['split']}' must be train or val")
+        mpp = parse_number(row["mpp"]) if row.get("mpp") else None
+        found.append(Labelled(slide, row["label"], row["patient"], mpp, row.get("split", "")))
+    check_patients(found, path)
+    return found
+
+
+def check_patients(items: Sequence[Labelled], where: Path) -> None:
+    """A patient belongs to one split.
+
+    Raises
+    ------
+    LabelsError
+        One is in two.
+    """
+    splits: dict[str, set[str]] = defaultdict(set)
+    for item in items:
+        splits[item.patient].add(item.split)
+    both = [p for p, s in splits.items() if len(s) > 1]
+    if both:
+        raise LabelsError(f"{where}: patient {both[0]} is in more than one split; a patient belongs to one")
+
+
+def split_by_patient(items: Sequence[Labelled], share: float = 0.2, seed: int = 0) -> tuple[list[Labelled], list[Labelled]]:
+    """Training and validation slides: the CSV's splits, else a share of each class's patients is drawn.
+
+    Raises
+    ------
+    LabelsError
+        There are too few patients to hold any out.
+    """
+    if any(i.split for i in items):
+        train, val = [i for i in items if i.split != "val"], [i for i in items if i.split == "val"]
+    else:
+        rng = np.random.default_rng(seed)
+        held: set[str] = set()
+        by_class: dict[str, set[str]] = defaultdict(set)
+        for item in items:
+            by_class[item.label].add(item.patient)
+        for patients in by_class.values():
+            names = sorted(patients)
+            held |= set(rng.permutation(names)[: max(1, round(share * len(names)))] if len(names) > 1 else [])
+        train, val = [i for i in items if i.patient not in held], [i for i in items if i.patient in held]
+    if not train or not val:
+        raise LabelsError("too few patients to hold some out for validation: at least two per class are needed, or a column 'split'")
+    return train, val

@@ -1,0 +1,1 @@
+"""The napari plugin: slides, stores and runs as layers. The only package that imports napari."""
