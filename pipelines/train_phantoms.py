@@ -58,7 +58,7 @@ def train_sts(sts: list[Patient]) -> None:
 
 
 def train_rms(rms: list[Patient], sts: list[Patient]) -> None:
-    items = labelled(rms) + labelled(sts[::4], other=True)
+    items = labelled(rms) + labelled(sts[::3], other=True)
     train_classifier(
         items,
         BUNDLED / "phantom-rms-subtype",
@@ -73,8 +73,8 @@ def train_rms(rms: list[Patient], sts: list[Patient]) -> None:
             "tile_px": 299,
             "trained_on": trained_on("two texture classes named after rhabdomyosarcoma subtypes, and others", len(items)),
         },
-        epochs=12,
-        per_slide=20,
+        epochs=24,
+        per_slide=30,
     )
 
 

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 RESEARCH_USE_ONLY = (
-    "Research use only. Not a medical device; not for diagnosis, grading or treatment decisions. "
-    "Not validated on your scanner, stain or population."
+    "Research use only. Not a medical device; not for diagnosis, grading or treatment decisions. Not validated on your scanner, stain or population."
 )
 
 _WHERE = {

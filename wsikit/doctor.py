@@ -18,16 +18,16 @@ _EXTRAS = ("napari", "pyside6-essentials", "tiatoolbox", "cucim-cu13")
 
 def installation() -> dict[str, str]:
     """Versions, devices and extras, as text."""
-    import openslide
     import torch
 
     from wsikit.models import available
     from wsikit.readers import registry
+    from wsikit.readers.openslide import library_version
 
     facts = {"wsikit": __version__, "python": platform.python_version(), "system": platform.platform(), "cores": str(os.cpu_count())}
     facts |= {name: _version(name) or "missing" for name in _PACKAGES}
     facts |= {name: _version(name) or "not installed (extra)" for name in _EXTRAS}
-    facts["OpenSlide library"] = openslide.__library_version__
+    facts["OpenSlide library"] = library_version()
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     facts["GPUs"] = ", ".join(gpus) or "none that torch can use"
     facts["readers"] = ", ".join(sorted(registry()))

@@ -34,9 +34,7 @@ def call_patient(card: Card, slides: Sequence[dict[str, Any]]) -> dict[str, Any]
     if weights.sum() == 0:
         return _decided(card, None, np.zeros(len(card.classes)), 0)
     used = [(w, s) for w, s in zip(weights, slides, strict=True) if w > 0]
-    mean, share = (
-        sum(w * np.array([s[key][c] for c in card.classes]) for w, s in used) / weights.sum() for key in ("probability", "tile_share")
-    )
+    mean, share = (sum(w * np.array([s[key][c] for c in card.classes]) for w, s in used) / weights.sum() for key in ("probability", "tile_share"))
     return _decided(card, np.asarray(mean), np.asarray(share), int(weights.sum()))
 
 

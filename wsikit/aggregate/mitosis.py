@@ -13,6 +13,7 @@ from wsikit.grid import bilinear, summed_area
 
 RASTER_UM = 16.0  # the hotspot window moves in these steps
 MIN_TISSUE_SHARE = 0.8
+DENSITY_MM2 = 0.2
 
 
 def merge(position: np.ndarray, score: np.ndarray, mpp: tuple[float, float], radius_um: float) -> np.ndarray:
@@ -90,9 +91,7 @@ class Hotspot:
         }
 
 
-def find_hotspot(
-    position: np.ndarray, tissue: np.ndarray, tissue_downsample: tuple[float, float], mpp: tuple[float, float], area_mm2: float
-) -> Hotspot | None:
+def find_hotspot(position: np.ndarray, tissue: np.ndarray, tissue_downsample: tuple[float, float], mpp: tuple[float, float], area_mm2: float) -> Hotspot | None:
     """The square of ``area_mm2`` with the most mitoses, moved in steps of 16 µm; None without tissue.
 
     Parameters
@@ -115,7 +114,7 @@ def find_hotspot(
         y, x = np.nonzero(tissue)
         box = (x.min() * tissue_downsample[0], y.min() * tissue_downsample[1], (x.max() + 1) * tissue_downsample[0], (y.max() + 1) * tissue_downsample[1])
         return _hotspot(box, total, len(position), ("insufficient_area",))
-    counts, areas, step, side = _windows(position, tissue, tissue_downsample, mpp, area_mm2)
+    counts, areas, step, n = _windows(position, tissue, tissue_downsample, mpp, area_mm2)
     valid = areas >= MIN_TISSUE_SHARE * area_mm2 - 1e-9
     flags: tuple[str, ...] = ()
     if not valid.any():
@@ -127,7 +126,7 @@ def find_hotspot(
     tied = np.argwhere(merit == merit.max())
     row, column = tied[np.lexsort((tied[:, 1], tied[:, 0], -areas[tuple(tied.T)]))[0]]
     x, y = column * step[0], row * step[1]
-    return _hotspot((x, y, x + side[0], y + side[1]), float(areas[row, column]), int(counts[row, column]), flags)
+    return _hotspot((x, y, x + n * step[0], y + n * step[1]), float(areas[row, column]), int(counts[row, column]), flags)
 
 
 def _hotspot(box: tuple[float, float, float, float], tissue_mm2: float, count: int, flags: tuple[str, ...]) -> Hotspot:
@@ -137,9 +136,12 @@ def _hotspot(box: tuple[float, float, float, float], tissue_mm2: float, count: i
 
 
 def _windows(
-    position: np.ndarray, tissue: np.ndarray, downsample: tuple[float, float], mpp: tuple[float, float], area_mm2: float
-) -> tuple[np.ndarray, np.ndarray, tuple[float, float], tuple[float, float]]:
-    """Count and tissue area (mm²) of every window, the step between windows, and their sides in level-0 px."""
+    position: np.ndarray, tissue: np.ndarray, downsample: tuple[float, float], mpp: tuple[float, float], area_mm2: float, pad: bool = False
+) -> tuple[np.ndarray, np.ndarray, tuple[float, float], int]:
+    """Count and tissue area (mm²) of every window, level-0 px between windows (x, y), and the window's side in steps.
+
+    With ``pad``, windows also reach half their side beyond the slide, so that there is one centred on every cell.
+    """
     n = max(1, round(np.sqrt(area_mm2) * 1000 / RASTER_UM))
     cell_um = np.sqrt(area_mm2) * 1000 / n  # so that n cells are the window exactly
     step = (cell_um / mpp[0], cell_um / mpp[1])
@@ -149,34 +151,33 @@ def _windows(
     count = np.zeros((rows, columns))
     np.add.at(count, (cell[:, 1].clip(0, rows - 1), cell[:, 0].clip(0, columns - 1)), 1)
     share = _onto_cells(tissue, downsample, step, (rows, columns))
-    return _box_sum(count, n).round().astype(int), _box_sum(share, n) * cell_um**2 / 1e6, step, (n * step[0], n * step[1])
+    if pad:
+        around = ((n // 2, n - 1 - n // 2),) * 2
+        count, share = np.pad(count, around), np.pad(share, around)
+    return _box_sum(count, n).round().astype(int), _box_sum(share, n) * cell_um**2 / 1e6, step, n
 
 
 def _onto_cells(tissue: np.ndarray, downsample: tuple[float, float], step: tuple[float, float], shape: tuple[int, int]) -> np.ndarray:
     """Share of each cell that is tissue, by exact areas: float64 (rows, columns)."""
     y = np.clip(np.arange(shape[0] + 1) * step[1] / downsample[1], 0, tissue.shape[0])
     x = np.clip(np.arange(shape[1] + 1) * step[0] / downsample[0], 0, tissue.shape[1])
-    corner = bilinear(summed_area(tissue), y, x)
-    cells = np.diff(np.diff(corner, axis=0), axis=1)
+    cells = np.diff(np.diff(bilinear(summed_area(tissue), y, x), axis=0), axis=1)
     return np.asarray(np.round(cells * downsample[0] * downsample[1] / (step[0] * step[1]), 9))
 
 
 def _box_sum(values: np.ndarray, n: int) -> np.ndarray:
-    table = summed_area(values)
-    return np.asarray(table[n:, n:] - table[:-n, n:] - table[n:, :-n] + table[:-n, :-n])
+    t = summed_area(values)
+    return np.asarray(t[n:, n:] - t[:-n, n:] - t[n:, :-n] + t[:-n, :-n])
 
 
-def density_map(
-    position: np.ndarray, tissue: np.ndarray, downsample: tuple[float, float], mpp: tuple[float, float], area_mm2: float
-) -> tuple[np.ndarray, tuple[float, float], tuple[float, float]]:
-    """Mitoses per mm² of tissue in the window around each cell: what the hotspot is the maximum of.
+def density_map(position: np.ndarray, tissue: np.ndarray, downsample: tuple[float, float], mpp: tuple[float, float]) -> tuple[np.ndarray, tuple[float, float]]:
+    """Mitoses per mm² of tissue in the 0.2 mm² (about a high-power field) around each cell.
 
-    Returns float32 (H, W), NaN where the window is less than half tissue; level-0 px of a cell (x, y); and level-0 px of the
-    first cell's upper-left corner.
+    Returns float32 (H, W), NaN where the cell has no tissue nearby, and level-0 px of a cell (x, y); cells start at the slide's origin.
     """
-    counts, areas, step, side = _windows(position, tissue, downsample, mpp, area_mm2)
-    value = np.where(areas >= area_mm2 / 2, counts / np.maximum(areas, 1e-12), np.nan).astype(np.float32)
-    return value, step, (side[0] / 2 - step[0] / 2, side[1] / 2 - step[1] / 2)
+    counts, areas, step, _ = _windows(position, tissue, downsample, mpp, DENSITY_MM2, pad=True)
+    value = np.where(areas >= DENSITY_MM2 / 4, counts / np.maximum(areas, 1e-12), np.nan)
+    return value.astype(np.float32), step
 
 
 def count_slide(count: int, below_threshold: int, threshold: float, tissue_mm2: float, hotspot: Hotspot | None) -> dict[str, Any]:

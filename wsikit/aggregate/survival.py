@@ -91,7 +91,10 @@ def predict_risk(model: CoxRisk, pipelines: Mapping[str, Mapping[str, Any]], tis
         if result is None:
             return _none("refused", f"it needs the results of pipeline '{name}'; score it in the same run")
         if result["model"]["digest"] != digest:
-            return _none("refused", f"it was trained on '{name}' results of model {digest[:12]}, these are of {result['model']['name']} ({result['model']['digest'][:12]})")
+            return _none(
+                "refused",
+                f"it was trained on '{name}' results of model {digest[:12]}, these are of {result['model']['name']} ({result['model']['digest'][:12]})",
+            )
         if result["status"] == "refused":
             return _none("refused", f"pipeline '{name}' was refused: {result['reason']}")
     found = features_of(pipelines, tissue_mm2)

@@ -17,8 +17,8 @@ def register(app: typer.Typer) -> None:
     def doctor(paths: Annotated[list[Path] | None, typer.Argument(help="Slides, folders or CSVs to look at first.")] = None, as_json: Json = False) -> int:
         """Check the installation, or which slides of an archive will fail and why (headers only).
 
-        Examples:
-
+        Examples
+        --------
         wsikit doctor
 
         wsikit doctor archive/

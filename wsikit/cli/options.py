@@ -9,7 +9,9 @@ import typer
 
 Slides = Annotated[list[Path], typer.Argument(help="Slide files, folders, or CSVs with a column 'path' (and patient, mpp, …).", show_default=False)]
 Out = Annotated[Path, typer.Option("-o", "--out", help="The run's folder; running again into it resumes.", show_default=False)]
-Workers = Annotated[int | None, typer.Option("--workers", help="Worker processes on this machine; 0 works in this process. [default: one per GPU or core, at most 8]", min=0)]
+Workers = Annotated[
+    int | None, typer.Option("--workers", help="Worker processes on this machine; 0 works in this process. [default: one per GPU or core, at most 8]", min=0)
+]
 Scheduler = Annotated[str | None, typer.Option("--scheduler", help="Address of a running dask scheduler, tcp://host:port.")]
 Device = Annotated[str, typer.Option("--device", help="cpu, cuda or mps.")]
 MppOverride = Annotated[float | None, typer.Option("--mpp-override", help="µm/px of level 0, over what the files say (a CSV's mpp column goes first).")]

@@ -15,8 +15,8 @@ _LINE_SECONDS = 10.0
 class RunProgress:
     """Follows a run's `Progress` events. Use as a context manager, and call it with each event."""
 
-    def __init__(self, slides: int, quiet: bool = False) -> None:
-        self._total, self._quiet = slides, quiet
+    def __init__(self, slides: int, *, quiet: bool = False, every_slide: bool = True) -> None:
+        self._total, self._quiet, self._every_slide = slides, quiet, every_slide
         self._done = self._failed = self._tiles = self._blocks = self._planned = 0
         self._px = 0.0
         self._start = self._said = time.monotonic()
@@ -39,6 +39,7 @@ class RunProgress:
             self._bar.stop()
 
     def __call__(self, event: Progress) -> None:
+        """Take note of an event, and show it."""
         if event.kind == "planned":
             self._planned += event.blocks
         elif event.kind == "block":
@@ -48,9 +49,12 @@ class RunProgress:
         else:
             self._done += 1
             self._failed += event.status == "failed"
-            self._say(f"[{self._done}/{self._total}] {event.slide_id}: {event.status}{' – ' + event.reason if event.reason else ''}")
+            if self._every_slide or event.status == "failed":
+                self._say(f"[{self._done}/{self._total}] {event.slide_id}: {event.status}{' – ' + event.reason if event.reason else ''}")
         if self._bar is not None:
-            self._bar.update(self._task, description=f"{self._done}/{self._total} slides", completed=self._blocks, total=self._planned or None, rate=self._rate())
+            self._bar.update(
+                self._task, description=f"{self._done}/{self._total} slides", completed=self._blocks, total=self._planned or None, rate=self._rate()
+            )
         elif not self._quiet and time.monotonic() - self._said > _LINE_SECONDS:
             self._say(f"{self._done}/{self._total} slides, {self._blocks}/{self._planned} blocks, {self._rate()}")
 

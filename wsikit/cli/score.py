@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -17,7 +17,9 @@ def register(app: typer.Typer) -> None:
     def score(
         inputs: Slides,
         out: Out,
-        pipeline: Annotated[list[str] | None, typer.Option("--pipeline", help="sts-subtype, rms-subtype, mitosis or survival; repeatable. [default: all that have a model]")] = None,
+        pipeline: Annotated[
+            list[str] | None, typer.Option("--pipeline", help="sts-subtype, rms-subtype, mitosis or survival; repeatable. [default: all that have a model]")
+        ] = None,
         model: Annotated[list[str] | None, typer.Option("--model", help="PIPELINE=MODEL, a name or a folder; repeatable.")] = None,
         mpp_override: MppOverride = None,
         keep_tiles: Annotated[bool, typer.Option("--keep-tiles", help="Keep the stain-normalised pixels.")] = False,
@@ -30,8 +32,8 @@ def register(app: typer.Typer) -> None:
     ) -> int:
         """Score slides: subtype calls, mitoses per mm², survival risk and overlays. Running it again resumes.
 
-        Examples:
-
+        Examples
+        --------
         wsikit score a.svs -o out/
 
         wsikit score cases.csv -o out/ --pipeline sts-subtype --pipeline mitosis --model mitosis=my-model/
@@ -40,7 +42,7 @@ def register(app: typer.Typer) -> None:
         from wsikit.run import score as start
 
         models = parse_models(model or [])
-        options = {"mpp_override": mpp_override, "device": device, "stain": stain, "upsample": upsample, "debug": settings["debug"]}
+        options: dict[str, Any] = {"mpp_override": mpp_override, "device": device, "stain": stain, "upsample": upsample, "debug": settings["debug"]}
         return run_and_report(
             lambda **more: start(inputs, out, pipeline, models=models, keep_tiles=keep_tiles, workers=workers, scheduler=scheduler, **options, **more),
             inputs, as_json, mpp_override,

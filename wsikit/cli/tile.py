@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -37,7 +37,7 @@ def register(app: typer.Typer) -> None:
         from wsikit.run.job import Pixels
 
         pixels = Pixels(mpp=mpp, tile_px=tile_px, overlap_px=overlap, codec=codec)
-        options = {"mpp_override": mpp_override, "device": device, "stain": stain, "debug": settings["debug"]}
+        options: dict[str, Any] = {"mpp_override": mpp_override, "device": device, "stain": stain, "debug": settings["debug"]}
         return run_and_report(
             lambda **more: tile_slides(inputs, out, pixels=pixels, workers=workers, scheduler=scheduler, **options, **more), inputs, as_json, mpp_override
         )

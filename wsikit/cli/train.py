@@ -32,8 +32,8 @@ def register(app: typer.Typer) -> None:
         Labels: classifiers path,label,patient (and mpp, split); mitosis path,patient,x,y,label (level-0 px; label mitosis or lookalike; a slide without
         figures has an empty x); survival patient,time_months,event.
 
-        Examples:
-
+        Examples
+        --------
         wsikit train sts-subtype --labels labels.csv -o my-sts/
 
         wsikit train survival --labels patients.csv --features out/ --feature mitosis.per_mm2 -o my-risk/

@@ -18,8 +18,8 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Open napari with slide, heat maps, tissue, hotspot and mitoses as layers.
 
-        Examples:
-
+        Examples
+        --------
         wsikit view out/slides/a.zarr
 
         xvfb-run wsikit view out/slides/a.zarr --screenshot a.png

@@ -68,7 +68,12 @@ def _detections(store: SlideStore, name: str, result: dict[str, Any]) -> Iterato
 def _feature(store: SlideStore, key: str, shape: Any, kind: str, name: str, measurements: dict[str, float], label: str = "") -> dict[str, Any]:
     geometry = shape if isinstance(shape, dict) else mapping(_rounded(shape))
     unique = uuid.uuid5(uuid.NAMESPACE_URL, f"wsikit:{store.attributes['slide']['digest']}:{key}")
-    properties: dict[str, Any] = {"objectType": kind, "classification": {"name": name, "color": COLOURS[name]}, "isLocked": kind == "annotation", "measurements": measurements}
+    properties: dict[str, Any] = {
+        "objectType": kind,
+        "classification": {"name": name, "color": COLOURS[name]},
+        "isLocked": kind == "annotation",
+        "measurements": measurements,
+    }
     if label:
         properties["name"] = label
     return {"type": "Feature", "id": str(unique), "geometry": geometry, "properties": properties}

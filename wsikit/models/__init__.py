@@ -133,4 +133,17 @@ def check_model(folder: Path) -> Card:
     return card
 
 
-__all__ = ["CARD_FILE", "RISK_PIPELINE", "Card", "available", "check_model", "families", "family", "find_model", "installed_folder", "load_model", "pipelines", "read_card"]
+__all__ = [
+    "CARD_FILE",
+    "RISK_PIPELINE",
+    "Card",
+    "available",
+    "check_model",
+    "families",
+    "family",
+    "find_model",
+    "installed_folder",
+    "load_model",
+    "pipelines",
+    "read_card",
+]

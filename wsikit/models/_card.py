@@ -158,7 +158,9 @@ def check_weights(card: Card, folder: Path) -> Path:
     with path.open("rb") as f:
         found = hashlib.file_digest(f, "sha256").hexdigest()
     if found != card.weights.sha256:
-        raise WeightsMismatchError(f"{path}: sha256 is {found[:12]}…, the card says {card.weights.sha256[:12]}…; the weights are not the card's, fetch the model again")
+        raise WeightsMismatchError(
+            f"{path}: sha256 is {found[:12]}…, the card says {card.weights.sha256[:12]}…; the weights are not the card's, fetch the model again"
+        )
     return path
 
 

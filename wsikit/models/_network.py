@@ -38,7 +38,7 @@ class Network(ABC):
     def __init__(self, card: Card, net: nn.Module, device: str = "cpu") -> None:
         self.card = card
         self.device = torch.device(device)
-        self.net = net.eval().requires_grad_(False).to(self.device, memory_format=torch.channels_last)
+        self.net: nn.Module = net.eval().requires_grad_(False).to(self.device).to(memory_format=torch.channels_last)
         self._mean = torch.tensor(card.scaling.mean, device=self.device).view(1, 3, 1, 1)
         self._std = torch.tensor(card.scaling.std, device=self.device).view(1, 3, 1, 1)
 
@@ -114,5 +114,7 @@ def load_weights(net: nn.Module, card: Card, folder: Path) -> nn.Module:
         net.load_state_dict(load_file(path), strict=True)
     except (SafetensorError, RuntimeError) as e:
         reason = str(e).strip().splitlines()
-        raise WeightsMismatchError(f"{path}: these weights do not fit architecture {card.architecture}: {' '.join(reason[1:2] or reason[:1]).strip()[:200]}") from e
+        raise WeightsMismatchError(
+            f"{path}: these weights do not fit architecture {card.architecture}: {' '.join(reason[1:2] or reason[:1]).strip()[:200]}"
+        ) from e
     return net

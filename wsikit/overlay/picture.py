@@ -28,11 +28,13 @@ def write_overview(store: SlideStore, path: Path) -> None:
         The disk is full or cannot be written.
     """
     rgb, place = overview(store)
-    panels = [("slide", f"tissue {store.attributes['survey']['tissue_mm2']:.2f} mm²", _framed(rgb, store, place))]
+    panels = [("slide", f"tissue {store.attributes['survey']['tissue_mm2']:.2f} mm2", _framed(rgb, store, place))]
     for name in store.overlays():
         heat = store.overlay(name)
         result = store.result["pipelines"].get(name, {})
-        panels.append((name, _answer(result), _framed(blend(rgb, place, heat, _channel(heat, result)), store, place, result)))
+        channel = _channel(heat, result)
+        over = blend(rgb, place, heat, channel) if result.get("status") == "ok" else hatch(rgb, place, heat)
+        panels.append((f"{name}: {heat.channels[channel]}" if result.get("status") == "ok" else name, _answer(result), _framed(over, store, place, result)))
     buffer = BytesIO()
     _sheet(panels).save(buffer, "PNG", optimize=False)
     write_atomic(path, buffer.getvalue())
@@ -52,21 +54,36 @@ def overview(store: SlideStore, side_px: int = SIDE_PX) -> tuple[np.ndarray, Pla
 
 def blend(rgb: np.ndarray, place: Placement, heat: Overlay, channel: int, opacity: float = 0.55) -> np.ndarray:
     """A channel of a heat map over a picture, each placed by its µm: uint8 (H, W, 3)."""
-    values = heat.values[channel]
+    sampled, shown = _sample(heat.values[channel], heat.placement, rgb, place)
+    colour = colours(np.where(shown, sampled, 0) / heat_top(heat.values[channel]))
+    return np.where(shown[..., None], rgb * (1 - opacity) + colour * opacity, rgb).round().astype(np.uint8)
+
+
+def hatch(rgb: np.ndarray, place: Placement, heat: Overlay) -> np.ndarray:
+    """Grey stripes where something was scored but no answer is given: uint8 (H, W, 3)."""
+    _, shown = _sample(heat.values[0], heat.placement, rgb, place)
+    stripes = (np.add.outer(np.arange(rgb.shape[0]), np.arange(rgb.shape[1])) // 5 % 4 == 0) & shown
+    return np.where(stripes[..., None], (rgb * 0.5 + 60).astype(np.uint8), rgb)
+
+
+def heat_top(values: np.ndarray) -> float:
+    """The value that the last colour stands for: 1, or more for densities."""
+    return max(1.0, float(np.nanmax(values, initial=0.0, where=~np.isnan(values))))
+
+
+def _sample(values: np.ndarray, at: Placement, rgb: np.ndarray, place: Placement) -> tuple[np.ndarray, np.ndarray]:
+    """The heat map's value under each pixel of a picture, and where there is one: (H, W) both."""
     y, x = (
-        np.floor((place.translation[axis] + np.arange(n) * place.scale[axis] - heat.placement.translation[axis]) / heat.placement.scale[axis] + 0.5).astype(int)
+        np.floor((place.translation[axis] + np.arange(n) * place.scale[axis] - at.translation[axis]) / at.scale[axis] + 0.5).astype(int)
         for axis, n in ((1, rgb.shape[0]), (0, rgb.shape[1]))
     )
     inside = ((y >= 0) & (y < values.shape[0]))[:, None] & ((x >= 0) & (x < values.shape[1]))[None]
     sampled = values[np.ix_(y.clip(0, values.shape[0] - 1), x.clip(0, values.shape[1] - 1))]
-    shown = inside & ~np.isnan(sampled)
-    top = max(1.0, float(np.nanmax(values, initial=0.0, where=~np.isnan(values))))
-    colour = colours(np.where(shown, sampled, 0) / top)
-    return np.where(shown[..., None], rgb * (1 - opacity) + colour * opacity, rgb).round().astype(np.uint8)
+    return sampled, inside & ~np.isnan(sampled)
 
 
 def colours(values: np.ndarray) -> np.ndarray:
-    """Viridis, which colour-blind eyes can order: float64 (..., 3), 0–255, of values 0–1."""
+    """Viridis, which colour-blind eyes can order: float64 (..., 3), 0-255, of values 0-1."""
     at = np.clip(values, 0, 1) * (len(_VIRIDIS) - 1)
     low = np.minimum(at.astype(int), len(_VIRIDIS) - 2)
     share = (at - low)[..., None]
@@ -86,7 +103,7 @@ def _answer(result: dict[str, Any]) -> str:
         return f"{result.get('status', 'not scored')}: no answer"
     if "call" in result:
         return f"{result['call']}  p {result['probability'][result['call']]:.2f}, doubt {result['doubt']:.2f}"
-    return f"{result['count']} mitoses, {result['per_mm2']:.1f}/mm² ({result['low']:.1f}–{result['high']:.1f})"
+    return f"{result['count']} mitoses, {result['per_mm2']:.1f}/mm2 ({result['low']:.1f}-{result['high']:.1f})"
 
 
 def _framed(rgb: np.ndarray, store: SlideStore, place: Placement, result: dict[str, Any] | None = None) -> Image.Image:
@@ -113,5 +130,5 @@ def _sheet(panels: list[tuple[str, str, Image.Image]]) -> Image.Image:
         draw.text((x + 4, 3), name, _INK, font)
         draw.text((x + 4, 23), answer, _INK, font)
         sheet.paste(image, (x, _STRIP_PX))
-    draw.text((4, height + _STRIP_PX + 2), "Research use only. Not for diagnosis.", _INK, font)
+    draw.text((4, height + _STRIP_PX + 2), "Research use only. Not for diagnosis. Colours: dark 0, yellow the highest (1, or the densest field).", _INK, font)
     return sheet

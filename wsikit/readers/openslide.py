@@ -86,7 +86,9 @@ class OpenSlideReader(Reader):
         try:
             rgba = np.asarray(self._slide.read_region((round(x * scale), round(y * scale)), level, (w, h)))
         except openslide.OpenSlideError as e:
-            raise DamagedSlideError(f"{self._path}: level {level}, x {x}, y {y}, {w} × {h} px cannot be decoded ({e}); copy the slide again from the scanner") from e
+            raise DamagedSlideError(
+                f"{self._path}: level {level}, x {x}, y {y}, {w} × {h} px cannot be decoded ({e}); copy the slide again from the scanner"
+            ) from e
         rgb, alpha = rgba[..., :3], rgba[..., 3:]
         if alpha.min() == 255:
             return np.ascontiguousarray(rgb)
@@ -114,6 +116,11 @@ def _entry(path: Path) -> Path:
     if path.is_dir():
         return next(iter(sorted(path.glob("*.dcm"))), path)
     return path
+
+
+def library_version() -> str:
+    """The version of the OpenSlide library itself."""
+    return str(openslide.__library_version__)
 
 
 def dicom_series(path: Path) -> str:

@@ -13,7 +13,7 @@ from safetensors.numpy import save
 
 from wsikit.cut import Canvas, Want, cut
 from wsikit.grid import Block, TileGrid
-from wsikit.models import Card, load_model
+from wsikit.models import load_model
 from wsikit.models._network import Detections, Network
 from wsikit.run.job import load_job
 from wsikit.run.plan import BLOCK_LEVELS, PIXELS, PYRAMID_FACTOR, Plan, Stage

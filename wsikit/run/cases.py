@@ -13,9 +13,9 @@ from pydantic import BaseModel, ConfigDict
 from wsikit.errors import LabelsError, SlideNotFoundError, UsageError
 from wsikit.resolution import parse_number
 
-SUFFIXES = frozenset(
-    ".svs .tif .tiff .ndpi .scn .mrxs .bif .vms .vmu .svslide .czi .jpg .jpeg .png .npy".split()
-)  # .dcm is taken by folder
+SUFFIXES = frozenset(  # .dcm is taken by folder
+    [".svs", ".tif", ".tiff", ".ndpi", ".scn", ".mrxs", ".bif", ".vms", ".vmu", ".svslide", ".czi", ".jpg", ".jpeg", ".png", ".npy"]
+)
 _RESERVED = frozenset(["path", "slide", "slide_id", "patient", "mpp"])
 
 

@@ -87,7 +87,7 @@ class Driver:
             for future in self.pending:
                 future.cancel()
             self._write_tables()
-        return self.results
+        return {c.slide_id: self.results[c.slide_id] for c in self.job.slides}
 
     def _write_tables(self) -> None:
         write_results(self.folder, self.job, self.results)

@@ -16,13 +16,13 @@ from wsikit.aggregate.doubt import outside_domain
 from wsikit.aggregate.mitosis import count_slide, density_map, find_hotspot, merge
 from wsikit.aggregate.survival import load_risk, predict_risk
 from wsikit.export.geojson import write_geojson
-from wsikit.grid import Raster
+from wsikit.grid import Raster, TileGrid
 from wsikit.models import RISK_PIPELINE, Card
 from wsikit.overlay.heat import heat_map, heat_placement
 from wsikit.overlay.picture import write_overview
 from wsikit.run.job import Job, ModelRef, load_job
 from wsikit.run.ledger import commit_slide, finished_stages
-from wsikit.run.plan import BLOCK_LEVELS, PIXELS, PYRAMID_FACTOR, Stage
+from wsikit.run.plan import BLOCK_LEVELS, PIXELS, PYRAMID_FACTOR, TILES, Stage, make_stage
 from wsikit.run.prepare import load_plan, store_path
 from wsikit.store import SlideStore
 from wsikit.store.columns import write_table
@@ -51,6 +51,7 @@ def finish_slide(run_dir: str, run_key: str, slide_id: str) -> dict[str, Any]:
     for name, stage in plan.stages.items():
         if name == PIXELS:
             _coarse_levels(path)
+            _write_tiles(path, store, stage, job)
         elif name not in done:
             _write_columns(path, store, stage, cards[name], job.models[name], path.with_suffix(".parts") / name)
     aggregate_slide(run_dir, run_key, slide_id)
@@ -114,7 +115,7 @@ def _write_columns(path: Path, store: SlideStore, stage: Stage, card: Card, ref:
         columns, (heat, place) = _detections(store, card, stage, columns)
         channels = [f"{card.classes[0]} per mm2"]
     else:
-        columns |= {"origin": stage.grid.origins(stage.cells), "size": np.tile(stage.grid.tile_size, (len(stage.cells), 1)), "tissue": stage.tissue.astype(np.float32)}
+        columns |= tile_columns(stage)
         heat, place, channels = heat_map(stage.grid, stage.cells, columns["probability"]), heat_placement(stage.grid), list(card.classes)
     write_table(table, columns, attributes)
     top = 1.0 if card.task == "classify" else max(1.0, float(np.nanmax(heat, initial=0.0, where=~np.isnan(heat))))
@@ -123,10 +124,33 @@ def _write_columns(path: Path, store: SlideStore, stage: Stage, card: Card, ref:
     write_image(overlay, stage.name, [heat], [place], fill=float("nan"), extra={"omero": omero})
 
 
+def _write_tiles(path: Path, store: SlideStore, stage: Stage, job: Job) -> None:
+    """``tables/tiles``: where the tiles of the kept pixels are, with the overlap that was asked for."""
+    assert job.pixels is not None
+    raster = Raster.from_json(store.attributes["survey"]["raster"])
+    grid = TileGrid(stage.grid.raster, job.pixels.tile_px, job.pixels.overlap_px)
+    tiles = make_stage(TILES, stage.key, grid, store.tissue() == 1, raster, 0.0)
+    write_group(path / "tables", {})
+    shutil.rmtree(path / "tables" / TILES, ignore_errors=True)
+    write_table(path / "tables" / TILES, tile_columns(tiles), {"task": TILES, "key": stage.key, "tile_px": grid.tile_px, "overlap_px": grid.overlap_px})
+
+
+def tile_columns(stage: Stage) -> dict[str, np.ndarray]:
+    """Where each tile is, and how much of it is tissue."""
+    size = np.tile(np.array(stage.grid.tile_size), (len(stage.cells), 1))
+    return {"origin": stage.grid.origins(stage.cells), "size": size, "tissue": stage.tissue.astype(np.float32)}
+
+
 def _no_columns(card: Card) -> dict[str, np.ndarray]:
     """The columns of a slide without tissue."""
     if card.task == "detect":
-        return {"row": np.empty(0, np.int64), "position": np.empty((0, 2)), "score": np.empty(0, np.float32), "class": np.empty(0, np.int64), "size": np.empty((0, 2), np.float32)}
+        return {
+            "row": np.empty(0, np.int64),
+            "position": np.empty((0, 2)),
+            "score": np.empty(0, np.float32),
+            "class": np.empty(0, np.int64),
+            "size": np.empty((0, 2), np.float32),
+        }
     return {"row": np.empty(0, np.int64), "probability": np.empty((0, len(card.classes)), np.float32), "feature": np.empty((0, 1), np.float16)}
 
 
@@ -139,10 +163,8 @@ def _detections(store: SlideStore, card: Card, stage: Stage, columns: dict[str, 
     kept = merge(columns["position"], columns["score"], store.mpp, card.detection.merge_um)
     columns = {k: v[kept] for k, v in columns.items()}
     counted = columns["position"][columns["score"] >= card.detection.threshold]
-    heat, cell, corner = density_map(counted, tissue, raster.downsample, store.mpp, card.detection.hotspot_mm2)
-    at = Placement.of(cell, store.mpp)
-    place = Placement(at.scale, (at.translation[0] + corner[0] * store.mpp[0], at.translation[1] + corner[1] * store.mpp[1]))
-    return columns, (heat[None], place)
+    heat, cell = density_map(counted, tissue, raster.downsample, store.mpp)
+    return columns, (heat[None], Placement.of(cell, store.mpp))
 
 
 def on_mask(position: np.ndarray, mask: np.ndarray, downsample: tuple[float, float]) -> np.ndarray:
@@ -160,10 +182,7 @@ def _pipeline_result(store: SlideStore, card: Card, ref: ModelRef, stage: Stage 
     if stage is None:
         return {"status": "refused", "reason": store.attributes["refused"].get(card.pipeline, "not scored"), "model": model}
     table = store.tables()[card.pipeline]
-    if card.task == "classify":
-        result = call_slide(card, table["probability"])
-    else:
-        result = _count(store, card, table["position"], table["score"])
+    result = call_slide(card, table["probability"]) if card.task == "classify" else _count(store, card, table["position"], table["score"])
     return _withheld(result, outside_domain(card, store.attributes["slide"]["phantom"])) | {"model": model}
 
 

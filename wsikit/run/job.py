@@ -24,7 +24,20 @@ from wsikit.store.durable import digest_of, write_json
 from wsikit.store.image import parse_codec
 
 RUN_FILE = "run.json"
-_SOFTWARE = ("wsikit", "numpy", "torch", "torchvision", "zarr", "openslide-python", "openslide-bin", "tifffile", "imagecodecs", "distributed", "libreyolo", "lifelines")
+_SOFTWARE = (
+    "wsikit",
+    "numpy",
+    "torch",
+    "torchvision",
+    "zarr",
+    "openslide-python",
+    "openslide-bin",
+    "tifffile",
+    "imagecodecs",
+    "distributed",
+    "libreyolo",
+    "lifelines",
+)
 
 
 class Pixels(BaseModel):
@@ -222,5 +235,3 @@ def _free(slide_id: str, taken: set[str]) -> str:
         n += 1
         free = f"{slide_id}-{n}"
     return free
-
-

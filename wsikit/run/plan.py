@@ -13,7 +13,7 @@ from wsikit.geometry import Size
 from wsikit.grid import Block, BlockGrid, Raster, TileGrid
 from wsikit.store.durable import digest_of
 
-PIXELS = "pixels"
+PIXELS, TILES = "pixels", "tiles"
 BLOCK_PX = 4096
 PYRAMID_FACTOR = 4
 BLOCK_LEVELS = 3  # stored levels that a block writes: 1, 4 and 16 px a side per pixel
@@ -88,8 +88,9 @@ def block_grid(grids: Mapping[str, TileGrid], block_px: int, shard: int | None =
 
 
 def shard_px(grid: TileGrid, finest: tuple[float, float], block_px: int) -> int:
-    """Stored pixels along a block's side: about ``block_px`` at the finest resolution that is read, a whole number of stored
-    tiles and, at each level that a block writes, of pixels.
+    """Stored pixels along a block's side: about ``block_px`` at the finest resolution that is read.
+
+    A whole number of stored tiles and, at each level that a block writes, of pixels.
     """
     unit = math.lcm(grid.tile_px, BLOCK_MULTIPLE)
     return max(1, round(block_px * finest[0] / grid.raster.downsample[0] / unit)) * unit

@@ -16,7 +16,6 @@ from wsikit.grid import Raster, TileGrid
 from wsikit.run.job import Job, load_job
 from wsikit.run.plan import BLOCK_LEVELS, PIXELS, PYRAMID_FACTOR, Plan, block_grid, finest_downsample, grid_info, grid_of, make_stage, pyramid_sizes, shard_px
 from wsikit.slide import Slide
-from wsikit.stain import StainFit
 from wsikit.store import LABELS, SCHEMA, SlideStore
 from wsikit.store.durable import digest_of
 from wsikit.store.image import RGB_CHANNELS, Placement, coarser, create_array, multiscales, write_group, write_image
@@ -133,10 +132,7 @@ def _pixel_layout(slide: Slide, job: Job, grids: dict[str, TileGrid]) -> dict[st
 
 def _lay_out(path: Path, pixels: dict[str, Any] | None, job: Job, found: Survey, facts: dict[str, Any], key: str) -> dict[str, Any]:
     """Write the empty store: image levels, tissue label, attributes last."""
-    if pixels:
-        places = _empty_pyramid(path, grid_of(pixels), pixels["shard_px"], job)
-    else:
-        places = _overview_pyramid(path, found, job)
+    places = _empty_pyramid(path, grid_of(pixels), pixels["shard_px"], job) if pixels else _overview_pyramid(path, found, job)
     _tissue_label(path, found, len(places))
     attributes = {
         "schema": SCHEMA,

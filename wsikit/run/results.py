@@ -43,7 +43,11 @@ def write_results(folder: Path, job: Job, results: Mapping[str, Mapping[str, Any
     write_csv(folder / "slides.csv", columns, slides)
     if extra:
         rows = list(_patient_rows(job, results, cards))
-        write_csv(folder / "patients.csv", ["patient", "slides", "tissue_mm2", *(c for n in names for c in _columns(n, cards) if not c.endswith(("hotspot_x", "hotspot_y")))], rows)
+        write_csv(
+            folder / "patients.csv",
+            ["patient", "slides", "tissue_mm2", *(c for n in names for c in _columns(n, cards) if not c.endswith(("hotspot_x", "hotspot_y")))],
+            rows,
+        )
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:

@@ -52,7 +52,7 @@ class SlideStore:
         self.path = Path(path)
         try:
             self._root = zarr.open_group(str(self.path), mode="r", zarr_format=3)
-            self.attributes: dict[str, Any] = dict(self._root.attrs["wsikit"])  # type: ignore[arg-type]
+            self.attributes: dict[str, Any] = dict(self._root.attrs["wsikit"])
         except (FileNotFoundError, KeyError, ValueError, TypeError) as e:
             raise StoreMismatchError(f"{self.path}: not a wsikit slide store; give the .zarr folder below a run's slides folder") from e
         if self.attributes.get("schema") != SCHEMA:

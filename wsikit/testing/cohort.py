@@ -14,9 +14,9 @@ import numpy as np
 
 from wsikit.testing.phantom import Spec, Truth, write_phantom
 
-LOG_HAZARD_PER_LOG_MITOSES = 1.2
+LOG_HAZARD_PER_LOG_MITOSES = 1.8
 LOG_HAZARD_UPS = 0.8
-BASELINE_MONTHS = 400.0
+BASELINE_MONTHS = 1500.0
 FOLLOW_UP_MONTHS = 120.0
 
 

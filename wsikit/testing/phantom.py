@@ -269,7 +269,7 @@ def _stamp_lookalike(rng: np.random.Generator, haem: np.ndarray, eosin: np.ndarr
 
 
 def _stain(rng: np.random.Generator) -> np.ndarray:
-    """This slide's stain vectors: the reference's, a little off, as laboratories are."""
+    """The slide's stain vectors: the reference's, a little off, as laboratories are."""
     jittered = np.stack([HAEMATOXYLIN, EOSIN]) + rng.normal(0, 0.025, (2, 3))
     return np.asarray(jittered / np.linalg.norm(jittered, axis=1, keepdims=True))
 

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from wsikit.metrics import balanced_accuracy, confusion
 from wsikit.models import family
-from wsikit.models._card import Card, write_model
+from wsikit.models._card import Card, Weights, write_model
 from wsikit.train.augment import jitter, turn_and_flip
 from wsikit.train.labels import Labelled, split_by_patient
 from wsikit.train.tiles import draw_tiles
 
-_PLACEHOLDER = {"sha256": "0" * 64}
+_PLACEHOLDER = Weights(sha256="0" * 64)  # the card of a model that is still to be trained
 
 
 def train_classifier(
@@ -81,7 +81,15 @@ def train_classifier(
         if best is None or score >= best[0]:
             best = (score, {k: v.detach().cpu().clone() for k, v in net.state_dict().items()}, table)
     assert best is not None
-    metrics = {"validation": {"unit": "tiles", "n": len(vx), "patients": len({i.patient for i in val}), "balanced_accuracy": round(best[0], 4), "confusion": best[2].tolist()}}
+    metrics = {
+        "validation": {
+            "unit": "tiles",
+            "n": len(vx),
+            "patients": len({i.patient for i in val}),
+            "balanced_accuracy": round(best[0], 4),
+            "confusion": best[2].tolist(),
+        }
+    }
     return write_model(out, {**card_fields, "metrics": metrics}, best[1])
 
 

@@ -71,7 +71,14 @@ def train_detector(
     state = {k: v.detach().cpu() for k, v in net.state_dict().items()}
     write_model(out, card_fields, state)
     threshold, score = _choose_threshold(out, val, card, log)
-    metrics = {"validation": {"unit": "squares", "n": len(val), "patients": len({i.patient for i in val_items}), **{k: round(getattr(score, k), 4) for k in ("precision", "recall", "f1")}}}
+    metrics = {
+        "validation": {
+            "unit": "squares",
+            "n": len(val),
+            "patients": len({i.patient for i in val_items}),
+            **{k: round(getattr(score, k), 4) for k in ("precision", "recall", "f1")},
+        }
+    }
     detection = {**card_fields["detection"], "threshold": threshold}
     return write_model(out, {**card_fields, "detection": detection, "metrics": metrics}, state)
 

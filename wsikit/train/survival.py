@@ -50,8 +50,16 @@ def train_cox(
     risk = ((x - mean) / sd) @ beta
     apparent = bootstrap(lambda rows: concordance_index(time_months[rows], event[rows], risk[rows]).c_index, [str(i) for i in range(len(x))], draws=500)
     metrics = {
-        "apparent": {"patients": len(x), "events": int(event.sum()), "c_index": round(apparent.value, 4), "low": round(apparent.low, 4), "high": round(apparent.high, 4)},
-        "coefficients": {n: {"beta": round(float(b), 4), "se": round(float(s), 4)} for n, b, s in zip(names, beta, fitter.standard_errors_[names], strict=True)},
+        "apparent": {
+            "patients": len(x),
+            "events": int(event.sum()),
+            "c_index": round(apparent.value, 4),
+            "low": round(apparent.low, 4),
+            "high": round(apparent.high, 4),
+        },
+        "coefficients": {
+            n: {"beta": round(float(b), 4), "se": round(float(s), 4)} for n, b, s in zip(names, beta, fitter.standard_errors_[names], strict=True)
+        },
     }
     cutoff = {"cutoff": round(float(np.median(risk)), 6), "cutoff_origin": "median of the training patients"}
     tensors = dict(zip(TENSORS, (beta, mean, sd, baseline.index.to_numpy(float), baseline.to_numpy(float)), strict=True))

@@ -81,7 +81,10 @@ def survival(labels: Path, out: Path, run: Path, features: list[str], endpoint: 
     fields = _common(out, "survival", "risk", [], 0.5, items)
     log1p = [n for n in features if n.endswith("per_mm2")]
     used = {name: digest for name, digest in models.items() if any(n.startswith(f"{name}.") for n in features)}
-    fields |= {"architecture": {"name": "cox"}, "risk": {"endpoint": endpoint, "features": features, "log1p": log1p, "models": used, "cutoff": 0.0, "cutoff_origin": ""}}
+    fields |= {
+        "architecture": {"name": "cox"},
+        "risk": {"endpoint": endpoint, "features": features, "log1p": log1p, "models": used, "cutoff": 0.0, "cutoff_origin": ""},
+    }
     return train_cox([found[p] for p in joined], time, event.astype(bool), out, fields)
 
 
@@ -139,5 +142,3 @@ def _patient_features(run: Path) -> tuple[dict[str, dict[str, float]], dict[str,
         values = {k: parse_number(v) for k, v in row.items() if k != "patient" and v}
         found[row["patient"]] = {k: v for k, v in values.items() if v is not None}
     return found, models
-
-

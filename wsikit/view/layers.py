@@ -11,6 +11,7 @@ import dask.array as da
 import numpy as np
 
 from wsikit.geometry import Level, Region, Size
+from wsikit.overlay.picture import heat_top
 from wsikit.slide import Slide
 from wsikit.store import LABELS, Overlay, SlideStore
 from wsikit.store.image import Placement
@@ -83,7 +84,8 @@ def _pixels(store: SlideStore, visible: bool) -> LayerData:
 
 def _tissue(store: SlideStore) -> LayerData:
     downsample = store.attributes["survey"]["raster"]["downsample"]
-    colours: dict[int | None, Any] = {v: np.array(rgba) / 255 for v, (_, rgba) in LABELS.items()} | {None: "transparent", 0: "transparent"}
+    colours: dict[int | None, Any] = {None: "transparent", 0: "transparent"}
+    colours |= {v: np.array(rgba) / 255 for v, (_, rgba) in LABELS.items()}
     options = _placed(Placement.of(tuple(downsample), store.mpp), name="tissue", opacity=0.35, visible=False)
     return store.tissue(), options | {"colormap": colours}, "labels"
 
@@ -94,8 +96,7 @@ def _heat(heat: Overlay, name: str, result: dict[str, Any]) -> Iterable[LayerDat
     shown = result.get("call") or heat.channels[0]
     for channel, values in zip(heat.channels, heat.values, strict=True):
         label = f"{name}: {channel}" + ("" if status == "ok" else f" ({status})")
-        top = max(1.0, float(np.nanmax(values, initial=0.0, where=~np.isnan(values))))
-        options = _placed(heat.placement, name=label, colormap="viridis", contrast_limits=(0.0, top), opacity=0.45, blending="translucent")
+        options = _placed(heat.placement, name=label, colormap="viridis", contrast_limits=(0.0, heat_top(values)), opacity=0.45, blending="translucent")
         yield values, options | {"interpolation2d": "nearest", "visible": channel == shown and status == "ok"}, "image"
 
 

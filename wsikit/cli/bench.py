@@ -1,0 +1,33 @@
+"""``wsikit bench``: how fast is this machine, and what holds it up?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wsikit.cli.output import Json, show_facts, show_json
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb."""
+
+    @app.command()
+    def bench(
+        slide: Annotated[Path | None, typer.Argument(help="A slide. [default: the public sample slide]")] = None,
+        model: Annotated[str, typer.Option("--model", help="The model to time.")] = "phantom-sts-subtype",
+        as_json: Json = False,
+    ) -> None:
+        """Time reading, resampling, stain and inference on one slide, in one thread, and name the bottleneck.
+
+        Example: wsikit bench a.svs --model phantom-mitosis
+        """
+        from wsikit.bench import bench_slide
+        from wsikit.sample import sample_slide
+
+        facts = bench_slide(slide or sample_slide(), model)
+        if as_json:
+            show_json(facts)
+        else:
+            show_facts({**facts, "mpx_per_s": ", ".join(f"{k} {v}" for k, v in facts["mpx_per_s"].items())})

@@ -1,0 +1,32 @@
+"""``wsikit evaluate``: how good is a model, on labelled slides?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wsikit.cli.options import Workers
+from wsikit.cli.output import Json, show_facts, show_json
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb."""
+
+    @app.command()
+    def evaluate(
+        model: Annotated[str, typer.Argument(help="A model's name or folder.")],
+        labels: Annotated[Path, typer.Option("--labels", help="CSV as for wsikit train.")],
+        out: Annotated[Path, typer.Option("-o", "--out", help="The run's folder; it resumes.")] = Path("evaluation"),
+        workers: Workers = None,
+        as_json: Json = False,
+    ) -> None:
+        """Score labelled slides and compare: metrics with patient-level bootstrap intervals.
+
+        Example: wsikit evaluate my-sts/ --labels test.csv -o evaluation/
+        """
+        from wsikit.evaluate import evaluate_model
+
+        facts = evaluate_model(model, labels, out, workers)
+        show_json(facts) if as_json else show_facts(facts)
