@@ -1,0 +1,55 @@
+"""Shared slides: phantoms made once per session, and the public sample slide where it can be reached."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+import wsikit as wk
+from wsikit.errors import SlideNotFoundError
+from wsikit.run import Run
+from wsikit.testing.phantom import Spec, Truth, write_phantom
+
+
+@dataclass(frozen=True)
+class Phantom:
+    """A phantom slide on disk with its truth."""
+
+    path: Path
+    truth: Truth
+
+
+@pytest.fixture(scope="session")
+def phantom(tmp_path_factory: pytest.TempPathFactory) -> Phantom:
+    """One LMS phantom of 2560 × 2048 px at 0.5 µm/px with mitoses."""
+    path = tmp_path_factory.mktemp("phantom") / "lms.tif"
+    return Phantom(path, write_phantom(path, Spec(11, "LMS", 2560, 2048, mitoses_per_mm2=25)))
+
+
+@pytest.fixture(scope="session")
+def scored(phantom: Phantom, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """That phantom scored by every bundled model, in process."""
+    return wk.score([phantom.path], tmp_path_factory.mktemp("scored") / "run", keep_tiles=True)
+
+
+@pytest.fixture(scope="session")
+def cmu() -> Path:
+    """CMU-1-Small-Region.svs, the public CC0 slide."""
+    from wsikit.sample import sample_slide
+
+    try:
+        return sample_slide()
+    except SlideNotFoundError as e:
+        pytest.skip(str(e))
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """A folder of more real slides and labels, when the environment variable WSIKIT_DATA names one."""
+    folder = os.environ.get("WSIKIT_DATA")
+    if not folder:
+        pytest.skip("WSIKIT_DATA names no folder with more real slides")
+    return Path(folder)
