@@ -87,17 +87,18 @@ def default_workers(device: str) -> int:
 @contextlib.contextmanager
 def _local_cluster(workers: int, device: str) -> Iterator[Any]:
     """Worker processes on this machine, reachable from this machine only."""
+    import dask
     from distributed import Nanny, Scheduler, SpecCluster
 
     nannies = {i: {"cls": Nanny, "options": worker_options(i, device)} for i in range(workers)}
     scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "dashboard": False, "port": 0}}
-    with SpecCluster(workers=nannies, scheduler=scheduler, silence_logs=40) as cluster:
+    # only what is set before a process starts reaches its memory allocator and its logging
+    before_start = {"distributed.nanny.pre-spawn-environ": _THREADS | _MEMORY | _QUIET}
+    with dask.config.set(before_start), SpecCluster(workers=nannies, scheduler=scheduler, silence_logs=40) as cluster:
         yield cluster
 
 
 def worker_options(index: int, device: str) -> dict[str, Any]:
     """Options of one worker process: one thread, loopback, and for ``cuda`` a GPU of its own."""
-    env = _THREADS | _MEMORY | _QUIET
-    if device == "cuda":
-        env["CUDA_VISIBLE_DEVICES"] = str(index)
+    env = {"CUDA_VISIBLE_DEVICES": str(index)} if device == "cuda" else {}
     return {"host": "127.0.0.1", "nthreads": 1, "dashboard": False, "memory_limit": 0, "env": env}

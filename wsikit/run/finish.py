@@ -22,7 +22,7 @@ from wsikit.overlay.heat import heat_map, heat_placement
 from wsikit.overlay.picture import write_overview
 from wsikit.run.job import Job, ModelRef, load_job
 from wsikit.run.ledger import commit_slide, finished_stages
-from wsikit.run.plan import BLOCK_LEVELS, PIXELS, PYRAMID_FACTOR, TILES, Stage, make_stage
+from wsikit.run.plan import BLOCK_LEVELS, PIXELS, PYRAMID_FACTOR, TILES, Plan, Stage, make_stage
 from wsikit.run.prepare import load_plan, store_path
 from wsikit.store import SlideStore
 from wsikit.store.columns import write_table
@@ -70,12 +70,12 @@ def aggregate_slide(run_dir: str, run_key: str, slide_id: str) -> None:
         results[name] = _pipeline_result(store, card, job.models[name], plan.stages.get(name))
     if RISK_PIPELINE in job.models:
         results[RISK_PIPELINE] = _risk_result(store, job.models[RISK_PIPELINE], results)
-    write_json(path.with_suffix(".json"), slide_result(store, job, results))
+    write_json(path.with_suffix(".json"), slide_result(store, plan, job, results))
     write_geojson(store, path.with_suffix(".geojson"))
     write_overview(store, path.with_suffix(".png"))
 
 
-def slide_result(store: SlideStore, job: Job, results: dict[str, Any]) -> dict[str, Any]:
+def slide_result(store: SlideStore, plan: Plan, job: Job, results: dict[str, Any]) -> dict[str, Any]:
     """The slide's result with all that is needed to trace it."""
     a = store.attributes
     return {
@@ -86,7 +86,7 @@ def slide_result(store: SlideStore, job: Job, results: dict[str, Any]) -> dict[s
         "reason": "",
         "slide": a["slide"],
         "tissue_mm2": a["survey"]["tissue_mm2"],
-        "n_tiles": sum(len(t["origin"]) for t in store.tables().values() if "origin" in t),
+        "n_tiles": sum(len(stage.cells) for name, stage in plan.stages.items() if name != PIXELS),
         "stain": a["stain"],
         "pipelines": results,
         "provenance": {

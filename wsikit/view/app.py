@@ -37,9 +37,8 @@ def open_viewer(paths: Sequence[Path], *, show: bool = True) -> Any:
     viewer.text_overlay.visible = True
     viewer.text_overlay.position = "top_left"
     viewer.text_overlay.color = "black"
-    viewer.text_overlay.font_size = 11
+    viewer.text_overlay.font_size = 9
     viewer.scale_bar.visible = True
-    viewer.scale_bar.unit = "um"
     viewer.scale_bar.color = "black"
     viewer.theme = "light"
     viewer.reset_view()
@@ -75,11 +74,14 @@ def screenshot(paths: Sequence[Path], out: Path) -> None:
         A path cannot be opened.
     """
     from imageio.v3 import imwrite
+    from qtpy.QtWidgets import QApplication
 
     viewer = open_viewer(paths, show=True)
     try:
         viewer.window.resize(CANVAS_PX[1], CANVAS_PX[0])
+        QApplication.processEvents()  # the canvas takes its new size
         viewer.reset_view()
+        QApplication.processEvents()
         image = viewer.screenshot(canvas_only=False, flash=False)
         out.parent.mkdir(parents=True, exist_ok=True)
         imwrite(out, image[..., :3], extension=".png")

@@ -9,20 +9,22 @@ from typing import Any
 
 import dask.array as da
 import numpy as np
+from napari.utils import Colormap
 
 from wsikit.geometry import Level, Region, Size
-from wsikit.overlay.picture import heat_top
+from wsikit.overlay.picture import colours, heat_top
 from wsikit.slide import Slide
 from wsikit.store import LABELS, Overlay, SlideStore
 from wsikit.store.image import Placement
 
 LayerData = tuple[Any, dict[str, Any], str]
 _TILE_PX = 1024
+UNITS = ("um", "um")
 MITOSIS, BELOW, HOTSPOT = "#d55e00", "#56b4e9", "#e69f00"
 
 
 def _placed(place: Placement, **more: Any) -> dict[str, Any]:
-    return {"scale": place.scale[::-1], "translate": place.translation[::-1], **more}
+    return {"scale": place.scale[::-1], "translate": place.translation[::-1], "units": UNITS, **more}
 
 
 def slide_layers(slide: Slide, name: str | None = None) -> list[LayerData]:
@@ -91,13 +93,18 @@ def _tissue(store: SlideStore) -> LayerData:
 
 
 def _heat(heat: Overlay, name: str, result: dict[str, Any]) -> Iterable[LayerData]:
-    """One layer a class; the called one shown, from transparent to opaque so that the tissue stays visible."""
+    """One layer a class; only the called one is shown at first."""
     status = result.get("status", "not scored")
-    shown = result.get("call") or heat.channels[0]
     for channel, values in zip(heat.channels, heat.values, strict=True):
         label = f"{name}: {channel}" + ("" if status == "ok" else f" ({status})")
-        options = _placed(heat.placement, name=label, colormap="viridis", contrast_limits=(0.0, heat_top(values)), opacity=0.45, blending="translucent")
-        yield values, options | {"interpolation2d": "nearest", "visible": channel == shown and status == "ok"}, "image"
+        options = _placed(heat.placement, name=label, colormap=fading_viridis(), contrast_limits=(0.0, heat_top(values)), blending="translucent")
+        yield values, options | {"interpolation2d": "nearest", "visible": status == "ok" and channel == result.get("call")}, "image"
+
+
+def fading_viridis() -> Colormap:
+    """Viridis that is nearly clear at 0 and still lets the tissue through at 1."""
+    steps = np.linspace(0, 1, 33)
+    return Colormap(np.column_stack([colours(steps) / 255, 0.08 + 0.42 * steps]), name="fading viridis")
 
 
 def _detections(store: SlideStore, name: str, answer: dict[str, Any]) -> Iterable[LayerData]:
@@ -105,7 +112,7 @@ def _detections(store: SlideStore, name: str, answer: dict[str, Any]) -> Iterabl
     score, at = table["score"], to_world(table["position"], store.mpp)
     status = answer.get("status")
     counted = score >= answer.get("threshold", 0.5)
-    ring = {"symbol": "disc", "face_color": "transparent", "border_width": 0.12, "size": 20.0}
+    ring: dict[str, Any] = {"units": UNITS, "symbol": "disc", "face_color": "transparent", "border_width": 0.12, "size": 20.0}
     suffix = "" if status == "ok" else f" ({status})"
     yield at[~counted], {"name": f"{name} below threshold{suffix}", "border_color": BELOW, "visible": False, **ring}, "points"
     yield at[counted], {"name": f"{name}{suffix}", "border_color": MITOSIS, "features": {"score": score[counted]}, "visible": status == "ok", **ring}, "points"
@@ -113,12 +120,9 @@ def _detections(store: SlideStore, name: str, answer: dict[str, Any]) -> Iterabl
         h = answer["hotspot"]
         corners = np.array([[h["x"], h["y"]], [h["x"] + h["w"], h["y"]], [h["x"] + h["w"], h["y"] + h["h"]], [h["x"], h["y"] + h["h"]]])
         label = f"{h['count']} in {h['tissue_mm2']:.2f} mm2"
-        text = {"string": [label], "color": "black", "size": 12, "anchor": "upper_left"}
-        yield (
-            [to_world(corners, store.mpp)],
-            {"name": f"{name} hotspot", "shape_type": "polygon", "edge_color": HOTSPOT, "edge_width": 12.0, "face_color": "transparent", "text": text},
-            "shapes",
-        )
+        text = {"string": [label], "color": "black", "size": 12, "anchor": "lower_right"}
+        outline = {"shape_type": "polygon", "edge_color": HOTSPOT, "edge_width": 8.0, "face_color": "transparent", "opacity": 1.0, "units": UNITS}
+        yield [to_world(corners, store.mpp)], {"name": f"{name} hotspot", "text": text, **outline}, "shapes"
 
 
 def to_world(position: np.ndarray, mpp: tuple[float, float]) -> np.ndarray:
