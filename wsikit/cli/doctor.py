@@ -17,11 +17,9 @@ def register(app: typer.Typer) -> None:
     def doctor(paths: Annotated[list[Path] | None, typer.Argument(help="Slides, folders or CSVs to look at first.")] = None, as_json: Json = False) -> int:
         """Check the installation, or which slides of an archive will fail and why (headers only).
 
-        Examples
-        --------
-        wsikit doctor
-
-        wsikit doctor archive/
+        \b
+        Example: wsikit doctor
+        Example: wsikit doctor archive/
         """
         return _slides(paths, as_json) if paths else _installation(as_json)
 
@@ -44,6 +42,6 @@ def _slides(paths: list[Path], as_json: bool) -> int:
     if as_json:
         show_json(rows)
     else:
-        columns = ("slide_id", "verdict", "reader", "mpp", "mpp_source", "size")
+        columns = ("slide_id", "reader", "mpp", "mpp_source", "size", "verdict")  # the long one last
         show_table(columns, [[r.get(c, "") for c in columns] for r in rows])
     return SOME_FAILED if any(r["verdict"] != "ok" for r in rows) else OK

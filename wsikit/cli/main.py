@@ -5,15 +5,17 @@ from __future__ import annotations
 import importlib
 import sys
 import traceback
-from typing import Annotated
+from typing import Annotated, Any
 
-import click
 import typer
 
 from wsikit import RESEARCH_USE_ONLY, __version__
 from wsikit.errors import WsikitError
 
 OK, SOME_FAILED, NOT_DONE, INTERRUPTED = 0, 1, 2, 130
+_INTERRUPTED = "interrupted; what is done is kept, run the same command again to go on"
+# click's UsageError; newer typer carries its own copy of click, so click's own class would not catch it
+_WrongUsage: Any = typer.BadParameter.__bases__[0]
 
 app = typer.Typer(
     name="wsikit",
@@ -53,25 +55,38 @@ def main(arguments: list[str] | None = None) -> None:
         argv = ["--debug", *(a for a in argv if a != "--debug")]
     settings["debug"] = "--debug" in argv
     try:
-        code = app(argv, standalone_mode=False)
-        sys.exit(code if isinstance(code, int) else OK)
+        code = app(argv, prog_name="wsikit", standalone_mode=False)
     except WsikitError as e:
         if settings["debug"]:
             traceback.print_exc()
         fail(str(e))
-    except click.exceptions.Abort:
-        fail("interrupted; what is done is kept, run the same command again to go on", INTERRUPTED)
-    except click.ClickException as e:
-        e.show()
-        sys.exit(NOT_DONE)
-    except KeyboardInterrupt:
-        fail("interrupted; what is done is kept, run the same command again to go on", INTERRUPTED)
-    except BrokenPipeError:
-        sys.exit(OK)
+    except _WrongUsage as e:
+        _show_usage(e)
+    except (typer.Abort, KeyboardInterrupt):
+        fail(_INTERRUPTED, INTERRUPTED)
     except Exception as e:
         if settings["debug"]:
             traceback.print_exc()
-        fail(f"{type(e).__name__}: {' '.join(str(e).split())[:300]} (run with --debug for the traceback, and please report it)")
+        fail(_unexpected(e))
+    if code == INTERRUPTED:  # newer typer turns Ctrl-C into this code
+        fail(_INTERRUPTED, INTERRUPTED)
+    sys.exit(code if isinstance(code, int) else OK)
+
+
+def _show_usage(error: Any) -> None:
+    """One line and where to read on; the whole help where no verb was given."""
+    if type(error).__name__ == "NoArgsIsHelpError":
+        typer.echo(error.ctx.get_help(), err=True)
+        sys.exit(NOT_DONE)
+    message = " ".join(error.format_message().split()).rstrip(".")
+    fail(f"{message}; see {error.ctx.command_path if error.ctx else 'wsikit'} --help")
+
+
+def _unexpected(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:  # the system says no: to a file, a folder, a full disk
+        return f"{error.filename or 'writing or reading'}: {error.strerror}; check the path and its permissions (--debug shows where)"
+    text = " ".join(str(error).split())[:300]
+    return f"{type(error).__name__}: {text} (run with --debug for the traceback, and please report it)"
 
 
 def fail(message: str, code: int = NOT_DONE) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from wsikit.cli.output import Json, show_json, show_table
+from wsikit.cli.output import Json, show_facts, show_json, show_table
 
 Name = Annotated[str, typer.Argument(help="A model's name, a pipeline's name, or a model folder.")]
 
@@ -38,8 +38,8 @@ def _list(as_json: Json = False) -> None:
         show_table(("model", "pipeline", "classes", "mpp", "trained on", "licence", "digest"), rows)
 
 
-def _show(model: Name) -> None:
-    """Print a model's card as JSON.
+def _show(model: Name, as_json: Json = False) -> None:
+    """Print a model's card.
 
     Example: wsikit models show phantom-mitosis
     """
@@ -47,7 +47,17 @@ def _show(model: Name) -> None:
 
     folder = find_model(model)
     card = read_card(folder)
-    show_json(card.model_dump() | {"digest": card.digest, "folder": str(folder)})
+    facts = card.model_dump() | {"digest": card.digest, "folder": str(folder)}
+    show_json(facts) if as_json else show_facts(dict(_flat(facts)))
+
+
+def _flat(facts: dict[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested facts as ``outer.inner`` and text."""
+    for key, value in facts.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{before}{key}.")
+        else:
+            yield before + key, ", ".join(map(str, value)) if isinstance(value, list | tuple) else value
 
 
 def _add(folder: Annotated[Path, typer.Argument(help="A model folder with card.json and safetensors weights.")]) -> None:
@@ -57,18 +67,18 @@ def _add(folder: Annotated[Path, typer.Argument(help="A model folder with card.j
     """
     from wsikit.errors import UsageError
     from wsikit.models import CARD_FILE, check_model, installed_folder
+    from wsikit.store.durable import write_atomic
 
     card = check_model(folder)
     target = installed_folder() / card.name
-    if target.exists():
+    if (target / CARD_FILE).exists():
         raise UsageError(f"{target}: a model of this name is there already; remove it, or name yours otherwise in its card")
-    target.mkdir(parents=True)
-    for name in (CARD_FILE, card.weights.file):  # nothing else comes along
-        shutil.copyfile(folder / name, target / name)
+    for name in (card.weights.file, CARD_FILE):  # nothing else comes along; the card last, since it makes the folder a model
+        write_atomic(target / name, (folder / name).read_bytes())
     typer.echo(f"{card.name} is now the model of pipeline {card.pipeline}: {target}")
 
 
-def _verify(models: Annotated[list[str] | None, typer.Argument(help="Names or folders. [default: all]")] = None) -> int:
+def _verify(models: Annotated[list[str] | None, typer.Argument(help="Names or folders. [default: all]")] = None, as_json: Json = False) -> int:
     """Check cards and weights: digests, tensors, architecture.
 
     Example: wsikit models verify phantom-mitosis
@@ -77,12 +87,16 @@ def _verify(models: Annotated[list[str] | None, typer.Argument(help="Names or fo
     from wsikit.errors import ModelError
     from wsikit.models import available, check_model, find_model
 
-    bad = 0
-    for name in models or sorted(available()):
+    folders = {name: find_model(name) for name in models or sorted(available())}
+    problems = {}
+    for name, folder in folders.items():
         try:
-            card = check_model(find_model(name))
-            typer.echo(f"{card.name}: whole, {card.digest[:12]}")
+            card = check_model(folder)
+            problems[name] = ""
         except ModelError as e:
-            bad += 1
-            typer.echo(f"{name}: {e}")
-    return SOME_FAILED if bad else OK
+            problems[name] = str(e)
+        if not as_json:
+            typer.echo(f"{name}: {problems[name] or f'whole, {card.digest[:12]}'}")
+    if as_json:
+        show_json(problems)
+    return SOME_FAILED if any(problems.values()) else OK

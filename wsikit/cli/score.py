@@ -32,11 +32,9 @@ def register(app: typer.Typer) -> None:
     ) -> int:
         """Score slides: subtype calls, mitoses per mm², survival risk and overlays. Running it again resumes.
 
-        Examples
-        --------
-        wsikit score a.svs -o out/
-
-        wsikit score cases.csv -o out/ --pipeline sts-subtype --pipeline mitosis --model mitosis=my-model/
+        \b
+        Example: wsikit score a.svs -o out/
+        Example: wsikit score cases.csv -o out/ --pipeline sts-subtype --pipeline mitosis --model mitosis=my-model/
         """
         from wsikit.cli.main import settings
         from wsikit.run import score as start

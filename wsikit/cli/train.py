@@ -16,7 +16,7 @@ def register(app: typer.Typer) -> None:
     @app.command()
     def train(
         task: Annotated[str, typer.Argument(help=f"{', '.join(TASKS)}.")],
-        labels: Annotated[Path, typer.Option("--labels", help="CSV; see below.")],
+        labels: Annotated[Path, typer.Option("--labels", help="CSV with the columns above.")],
         out: Annotated[Path, typer.Option("-o", "--out", metavar="MODEL", help="The model's folder.")],
         features: Annotated[Path | None, typer.Option("--features", metavar="DIR", help="survival: the run whose results are the features.")] = None,
         feature: Annotated[list[str] | None, typer.Option("--feature", help="survival: names such as mitosis.per_mm2; repeatable.")] = None,
@@ -32,19 +32,22 @@ def register(app: typer.Typer) -> None:
         Labels: classifiers path,label,patient (and mpp, split); mitosis path,patient,x,y,label (level-0 px; label mitosis or lookalike; a slide without
         figures has an empty x); survival patient,time_months,event.
 
-        Examples
-        --------
-        wsikit train sts-subtype --labels labels.csv -o my-sts/
-
-        wsikit train survival --labels patients.csv --features out/ --feature mitosis.per_mm2 -o my-risk/
+        \b
+        Example: wsikit train sts-subtype --labels labels.csv -o my-sts/
+        Example: wsikit train survival --labels patients.csv --features out/ --feature mitosis.per_mm2 -o my-risk/
         """
         from wsikit.errors import UsageError
+        from wsikit.resolution import MAX_MPP, MIN_MPP, is_believable
+        from wsikit.run.job import check_device
         from wsikit.train import tasks
 
         if task not in TASKS:
             raise UsageError(f"task '{task}': there are {', '.join(TASKS)}")
-        if out.exists() and any(out.iterdir()):
-            raise UsageError(f"{out}: is there already and not empty; choose a new folder")
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise UsageError(f"{out}: is there already and not an empty folder; choose a new one with -o")
+        if mpp is not None and not is_believable(mpp):
+            raise UsageError(f"--mpp {mpp:g}: µm/px must be {MIN_MPP} to {MAX_MPP}")
+        check_device(device)
         options: dict[str, Any] = {"seed": seed, "log": typer.echo}
         if task == "survival":
             if features is None or not feature:

@@ -18,11 +18,9 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Open napari with slide, heat maps, tissue, hotspot and mitoses as layers.
 
-        Examples
-        --------
-        wsikit view out/slides/a.zarr
-
-        xvfb-run wsikit view out/slides/a.zarr --screenshot a.png
+        \b
+        Example: wsikit view out/slides/a.zarr
+        Example: xvfb-run wsikit view out/slides/a.zarr --screenshot a.png
         """
         from wsikit.errors import UsageError
 

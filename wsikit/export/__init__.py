@@ -24,7 +24,7 @@ def export_run(folder: Path, out: Path, kind: str) -> int:
     """
     stores = [p for p in sorted((folder / "slides").glob("*.zarr")) if p.with_suffix(".json").exists()]
     if not stores:
-        raise StoreMismatchError(f"{folder}: no finished slides; give the folder of a wsikit run")
+        raise StoreMismatchError(f"{folder}: no finished slides here; give the folder that wsikit score wrote with -o")
     count = 0
     for path in stores:
         store = open_store(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from wsikit.errors import LabelsError, SlideNotFoundError, UsageError
-from wsikit.resolution import parse_number
+from wsikit.resolution import MAX_MPP, MIN_MPP, is_believable, parse_number
 
 SUFFIXES = frozenset(  # .dcm is taken by folder
     [".svs", ".tif", ".tiff", ".ndpi", ".scn", ".mrxs", ".bif", ".vms", ".vmu", ".svslide", ".czi", ".jpg", ".jpeg", ".png", ".npy"]
@@ -41,7 +42,7 @@ def find_cases(inputs: Sequence[str | Path], mpp_override: float | None = None) 
     Raises
     ------
     UsageError
-        Nothing was given, or a folder holds no slide.
+        Nothing was given, a folder holds no slide, ``mpp_override`` is no slide's mpp, or a path is not valid text.
     SlideNotFoundError
         A path does not exist.
     LabelsError
@@ -49,6 +50,8 @@ def find_cases(inputs: Sequence[str | Path], mpp_override: float | None = None) 
     """
     if not inputs:
         raise UsageError("no slides were given; give files, folders or a CSV with a column 'path'")
+    if mpp_override is not None and not is_believable(mpp_override):
+        raise UsageError(f"--mpp-override {mpp_override:g}: µm/px of level 0 must be {MIN_MPP} to {MAX_MPP}, such as 0.25 for a 40x scan")
     rows: list[dict[str, Any]] = []
     for item in map(Path, inputs):
         if not item.exists():
@@ -70,6 +73,8 @@ def find_cases(inputs: Sequence[str | Path], mpp_override: float | None = None) 
 
 
 def _in_folder(folder: Path) -> Iterator[Path]:
+    if _is_run(folder):
+        return
     entries = sorted(folder.iterdir())
     if any(p.suffix.lower() == ".dcm" for p in entries if p.is_file()):
         yield from _dicom_slides(folder, [p for p in entries if p.suffix.lower() == ".dcm"])
@@ -79,6 +84,11 @@ def _in_folder(folder: Path) -> Iterator[Path]:
             yield from _in_folder(p)
         elif p.is_file() and p.suffix.lower() in SUFFIXES:
             yield p
+
+
+def _is_run(folder: Path) -> bool:
+    """Whether a folder is what an earlier run left: its pictures are no slides."""
+    return (folder / "run.json").is_file() and (folder / "slides").is_dir()
 
 
 def _dicom_slides(folder: Path, files: list[Path]) -> Iterator[Path]:
@@ -96,9 +106,11 @@ def _from_csv(path: Path) -> list[dict[str, Any]]:
         with path.open(newline="", encoding="utf-8-sig") as f:
             table = list(csv.DictReader(f))
     except (OSError, UnicodeDecodeError, csv.Error) as e:
-        raise LabelsError(f"{path}: cannot be read as CSV ({e})") from e
-    if not table or not {"path", "slide"} & set(table[0]):
-        raise LabelsError(f"{path}: needs a header with a column 'path' and at least one slide")
+        raise LabelsError(f"{path}: cannot be read as CSV ({e}); save it as CSV, comma-separated, UTF-8") from e
+    if not table:
+        raise LabelsError(f"{path}: no slides in it; needs a header with a column 'path' and one line per slide")
+    if not {"path", "slide"} & set(table[0]):
+        raise LabelsError(f"{path}: no column 'path' among its columns {', '.join(filter(None, table[0]))}; name it so, and separate by commas")
     return [_row(path, number, line) for number, line in enumerate(table, 2)]
 
 
@@ -111,8 +123,8 @@ def _row(csv_path: Path, number: int, line: dict[str, Any]) -> dict[str, Any]:
     row |= {k: values[k] for k in ("patient", "slide_id") if values.get(k)}
     if values.get("mpp"):
         mpp = parse_number(values["mpp"])
-        if mpp is None:
-            raise LabelsError(f"{csv_path}: line {number}: mpp '{values['mpp']}' is not a number")
+        if mpp is None or not math.isfinite(mpp):
+            raise LabelsError(f"{csv_path}: line {number}: mpp '{values['mpp']}' is not a number; give µm/px of level 0, or leave it empty")
         row |= {"mpp": mpp, "mpp_source": "csv"}
     return row
 
@@ -126,8 +138,16 @@ def _with_ids(rows: Iterable[dict[str, Any]]) -> list[Case]:
             n += 1
             unique = f"{wanted}-{n}"
         taken.add(unique.lower())
+        _check_text(str(row["path"]))
         cases.append(Case(slide_id=unique, **row | {"path": str(row["path"])}))
     return cases
+
+
+def _check_text(path: str) -> None:
+    try:
+        path.encode()
+    except UnicodeEncodeError as e:
+        raise UsageError(f"{path!r}: the file's name is not valid UTF-8, so no table could name it; rename the file") from e
 
 
 def _stem(path: Path) -> str:

@@ -38,7 +38,8 @@ def read_table(path: Path, needed: Sequence[str]) -> list[dict[str, str]]:
             reader = csv.DictReader(f)
             rows = [{k: (v or "").strip() for k, v in row.items() if k and isinstance(v, str | None)} for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as e:
-        raise LabelsError(f"{path}: cannot be read as CSV ({e})") from e
+        why = e.strerror if isinstance(e, OSError) else e
+        raise LabelsError(f"{path}: cannot be read as CSV ({why}); check the path, and save it comma-separated as UTF-8") from e
     missing = [c for c in needed if not rows or c not in rows[0]]
     if missing:
         raise LabelsError(f"{path}: needs rows and the columns {', '.join(needed)}; missing: {', '.join(missing)}")
