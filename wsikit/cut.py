@@ -16,8 +16,6 @@ from wsikit.resample import resample
 from wsikit.slide import Slide
 from wsikit.stain import StainFit, get_method
 
-_STRIP_ROWS = 512  # float copies of a block are made this many rows at a time
-
 
 class Want(NamedTuple):
     """Some tiles of a grid: ``cells`` int64 (N, 2) column, row; in the colours of a stain fit."""
@@ -78,10 +76,9 @@ def cut(slide: Slide, wants: Mapping[str, Want], device: str = "cpu") -> dict[st
 
 
 def normalise(rgb: np.ndarray, fit: StainFit, device: str = "cpu") -> Tensor:
-    """uint8 (H, W, 3) in the reference's colours, on a device, a strip at a time."""
-    method = get_method(fit.method)
+    """uint8 (H, W, 3) in the reference's colours, on a device."""
     image = torch.from_numpy(np.ascontiguousarray(rgb)).to(device)
-    return torch.cat([method.apply(strip, fit) for strip in image.split(_STRIP_ROWS)])
+    return get_method(fit.method).apply(image, fit)
 
 
 def _box(grid: TileGrid, cells: np.ndarray) -> Region:

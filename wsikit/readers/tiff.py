@@ -6,6 +6,7 @@ import math
 import os
 import struct
 import xml.etree.ElementTree as ET  # entities, its one danger, are refused below
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,12 +16,15 @@ import tifffile
 from wsikit.errors import DamagedSlideError, UnsupportedFormatError
 from wsikit.geometry import Level, Region, Size
 from wsikit.readers import Facts, Reader
-from wsikit.resolution import Clue
+from wsikit.readers._tiles import TiledLevel
+from wsikit.resolution import Clue, parse_number
 
 _MAX_DIRECTORIES = 1000
-_MAX_SEGMENT_BYTES = 256 * 1024**2
 _UNIT_UM = {"µm": 1.0, "um": 1.0, "nm": 1e-3, "mm": 1e3, "cm": 1e4, "m": 1e6, "Å": 1e-4, "in": 25400.0}
 _RESOLUTION_UM = {2: 25400.0, 3: 10000.0}  # TIFF ResolutionUnit: inch, centimetre
+_RGB, _YCBCR = 2, 6  # TIFF PhotometricInterpretation
+_GIVES_RGB = (7, 50001)  # JPEG and WebP are decoded to RGB whatever they keep
+_APERIO_YCBCR = 33003  # JPEG 2000 that says RGB and keeps YCbCr
 
 
 def directory_offsets(path: Path) -> list[int]:
@@ -33,6 +37,8 @@ def directory_offsets(path: Path) -> list[int]:
     DamagedSlideError
         The chain runs in a circle (on which tifffile would hang), out of the file, or is absurdly long.
     """
+    if not path.is_file():
+        raise UnsupportedFormatError(f"{path}: not a TIFF but a folder")
     with path.open("rb") as f:
         head = f.read(16)
         order = {b"II": "<", b"MM": ">"}.get(head[:2], "")
@@ -50,6 +56,8 @@ def directory_offsets(path: Path) -> list[int]:
             seen.append(offset)
             f.seek(offset)
             n = _unpack(f.read(struct.calcsize(count)), order + count, path)
+            if n * entry > size:
+                raise DamagedSlideError(f"{path}: image directory {len(seen) - 1} claims {n} entries; the file is damaged")
             f.seek(n * entry, os.SEEK_CUR)
             offset = _unpack(f.read(struct.calcsize(pointer)), order + pointer, path)
     return seen
@@ -61,7 +69,14 @@ def _unpack(data: bytes, fmt: str, path: Path) -> int:
     return int(struct.unpack(fmt, data)[0])
 
 
-def _open(path: Path) -> tifffile.TiffFile:
+def open_tiff(path: Path) -> tifffile.TiffFile:
+    """The file, its directories checked first.
+
+    Raises
+    ------
+    UnsupportedFormatError, DamagedSlideError
+        It is not a TIFF, or a broken one.
+    """
     if not directory_offsets(path):
         raise DamagedSlideError(f"{path}: a TIFF without any image")
     try:
@@ -79,18 +94,22 @@ class TiffReader(Reader):
     def accepts(cls, path: Path) -> int:
         """90 for OME-TIFF (OpenSlide sees neither its pyramid nor its mpp), 20 for other TIFFs."""
         try:
-            with _open(path) as tif:
+            with open_tiff(path) as tif:
                 return 90 if tif.is_ome else 20
         except (OSError, ValueError, struct.error):
             return 0
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._tif = _open(path)
+        self._tif = open_tiff(path)
         try:
             series = self._tif.series[0]
             self._pages = [level.keyframe for level in series.levels]
-            self._sizes = [Size(p.imagewidth, p.imagelength) for p in self._pages]
+            self._levels = [TiledLevel(path, page) for page in self._pages]
+            _require_pyramid([level.size for level in self._levels], path)
+        except DamagedSlideError:
+            self.close()
+            raise
         except Exception as e:
             self.close()
             raise DamagedSlideError(f"{path}: the TIFF's images cannot be listed ({e})") from e
@@ -103,8 +122,8 @@ class TiffReader(Reader):
     @property
     def facts(self) -> Facts:
         """Levels with their real downsamples, and the OME physical size or TIFF resolution."""
-        full = self._sizes[0]
-        levels = tuple(Level(i, s, (full.w / s.w, full.h / s.h)) for i, s in enumerate(self._sizes))
+        full = self._levels[0].size
+        levels = tuple(Level(i, s, (full.w / s.w, full.h / s.h)) for i, s in enumerate(v.size for v in self._levels))
         page = self._pages[0]
         clues: tuple[Clue, ...] = ()
         if self._tif.is_ome:
@@ -120,59 +139,33 @@ class TiffReader(Reader):
 
     def read(self, level: int, x: int, y: int, w: int, h: int) -> np.ndarray:
         """Pixels of a level: uint8 (h, w, 3); missing tiles are white."""
-        page = self._pages[level]
-        out = np.full((h, w, 3), 255, np.uint8)
-        box = Region(x, y, w, h)
-        tw, th = (page.tilewidth, page.tilelength) if page.is_tiled else (page.imagewidth, page.rowsperstrip)
-        across, down = math.ceil(page.imagewidth / tw), math.ceil(page.imagelength / th)
-        planes = page.samplesperpixel if page.planarconfig == 2 else 1
-        for row in range(y // th, min(-(-(y + h) // th), down)):
-            for column in range(x // tw, min(-(-(x + w) // tw), across)):
-                for plane in range(planes):
-                    tile = self._segment(page, (plane * down + row) * across + column)
-                    if tile is not None:
-                        _paste(out, box, tile, Region(column * tw, row * th, tile.shape[1], tile.shape[0]), plane if planes > 1 else None)
-        return out
-
-    def _segment(self, page: Any, index: int) -> np.ndarray | None:
-        offset, count = page.dataoffsets[index], page.databytecounts[index]
-        if count == 0 or offset == 0:
-            return None
-        where = f"{self._path}: level of {page.imagewidth} × {page.imagelength} px, tile {index}"
-        if count > _MAX_SEGMENT_BYTES:
-            raise DamagedSlideError(f"{where} claims {count} bytes; the file is damaged")
-        data = os.pread(self._tif.filehandle.fileno(), count, offset)
-        if len(data) != count:
-            raise DamagedSlideError(f"{where} is cut off; the file is truncated")
-        try:
-            decoded = page.decode(data, index, jpegtables=page.jpegtables)[0]
-        except Exception as e:  # a codec's own exception classes
-            raise DamagedSlideError(f"{where} cannot be decoded ({e}); copy the slide again from the scanner") from e
-        return None if decoded is None else np.asarray(decoded[0])
+        return self._levels[level].read(self._tif.filehandle.fileno(), Region(x, y, w, h))
 
     def close(self) -> None:
         """Let go of the file."""
         self._tif.close()
 
 
-def _paste(out: np.ndarray, box: Region, tile: np.ndarray, at: Region, plane: int | None) -> None:
-    part = at.intersect(box)
-    if part.is_empty:
-        return
-    source = tile[part.y - at.y : part.y1 - at.y, part.x - at.x : part.x1 - at.x]
-    target = out[part.y - box.y : part.y1 - box.y, part.x - box.x : part.x1 - box.x]
-    if plane is not None:
-        if plane < 3:
-            target[..., plane] = source[..., 0]
-    else:
-        target[...] = source[..., :3]
-
-
 def _require_rgb(series: Any, path: Path) -> None:
     page = series.keyframe
-    if page.dtype != np.uint8 or page.samplesperpixel not in (3, 4) or series.size != page.size:
-        what = f"{series.axes} {tuple(series.shape)} {page.dtype}"
+    if page.dtype != np.uint8 or page.samplesperpixel not in (3, 4) or series.size != page.size or not _is_coloured(page):
+        what = f"{series.axes} {tuple(series.shape)} {page.dtype}, {getattr(page.photometric, 'name', page.photometric)}"
         raise UnsupportedFormatError(f"{path}: not a brightfield RGB image but {what} (multi-channel or fluorescence?); H&E slides are 8-bit RGB")
+
+
+def _require_pyramid(sizes: list[Size], path: Path) -> None:
+    """Each level is smaller than the one before, and shows the same picture: its sides agree, to a pixel or 1 %, on the downsample."""
+    for i, (before, size) in enumerate(pairwise(sizes), 1):
+        scales = [(n / (1.01 * s + 1), n / (0.99 * s - 1) if s > 2 else math.inf) for n, s in zip(sizes[0], size, strict=True)]
+        if size.w > before.w or size.h > before.h or size == before or max(s[0] for s in scales) > min(s[1] for s in scales):
+            raise DamagedSlideError(f"{path}: level {i} of {size.w} × {size.h} px is no smaller picture of {sizes[0].w} × {sizes[0].h} px")
+
+
+def _is_coloured(page: Any) -> bool:
+    """Whether the samples come out as red, green and blue: CMYK and CIELab do not, nor YCbCr outside of JPEG."""
+    if page.photometric == _YCBCR:
+        return page.compression in _GIVES_RGB and page.planarconfig == 1
+    return page.photometric == _RGB and page.compression != _APERIO_YCBCR
 
 
 def _ome_clues(xml: str, path: Path) -> tuple[Clue, ...]:
@@ -186,22 +179,30 @@ def _ome_clues(xml: str, path: Path) -> tuple[Clue, ...]:
         return ()
     values = []
     for axis in "XY":
-        size = pixels.get(f"PhysicalSize{axis}", pixels.get("PhysicalSizeX", "0"))
-        unit = _UNIT_UM.get(pixels.get(f"PhysicalSize{axis}Unit", "µm"))
-        try:
-            values.append(float(size) * unit if unit else 0.0)
-        except ValueError:
-            values.append(0.0)
+        stated = axis if f"PhysicalSize{axis}" in pixels.attrib else "X"
+        size = parse_number(pixels.get(f"PhysicalSize{stated}"))
+        values.append((size or 0.0) * _UNIT_UM.get(pixels.get(f"PhysicalSize{stated}Unit", "µm"), 0.0))
     return (Clue("file metadata", values[0], values[1]),)
 
 
 def _resolution_clues(page: Any) -> tuple[Clue, ...]:
-    unit = _RESOLUTION_UM.get(int(page.tags.valueof("ResolutionUnit", default=1)))
+    stated = page.tags.valueof("ResolutionUnit", default=1)
+    unit = _RESOLUTION_UM.get(stated) if isinstance(stated, int) else None
     values = [page.tags.valueof(name) for name in ("XResolution", "YResolution")]
     if unit is None or None in values:
         return ()
-    per_unit = [v[0] / v[1] if v[1] else 0.0 for v in values]
+    per_unit = [_ratio(v) for v in values]
     return (Clue("tiff resolution", *(unit / v if v else 0.0 for v in per_unit)),)
+
+
+def _ratio(value: Any) -> float:
+    """A TIFF rational as a number; 0 where it is none."""
+    match value:
+        case (int(a), int(b)) if b:
+            return a / b
+        case int() | float():
+            return float(value)
+    return 0.0
 
 
 READER = TiffReader

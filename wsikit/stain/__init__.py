@@ -56,6 +56,8 @@ def methods() -> dict[str, StainMethod]:
     """Every stain method, by name."""
     found: dict[str, StainMethod] = {}
     for module in pkgutil.iter_modules(__path__):
+        if module.name.startswith("_"):
+            continue
         method: Any = importlib.import_module(f"{__name__}.{module.name}").METHOD
         found[method.name] = method
     return found
