@@ -42,11 +42,12 @@ def is_believable(mpp: float) -> bool:
 def parse_number(text: object) -> float | None:
     """A number as scanners write it (``0,499`` too), or None where there is none.
 
-    >>> parse_number("0,499"), parse_number("about 20")
-    (0.499, None)
+    >>> parse_number("0,499"), parse_number("about 20"), parse_number("1_0")
+    (0.499, None, None)
     """
     try:
-        return float(str(text).strip().replace(",", "."))
+        # Python reads 1_0 as 10, which nobody means
+        return float(str(text).strip().replace(",", ".").replace("_", "?"))
     except ValueError:
         return None
 
@@ -59,7 +60,7 @@ def choose_mpp(clues: Sequence[Clue], objective: float | None, override: float |
     """
     if override is not None:
         if not is_believable(override):
-            return Resolution(None, "", f"an mpp of {override:g} is outside {MIN_MPP}–{MAX_MPP}")
+            return Resolution(None, "", f"the mpp given ({override_source}) is {override:g}, which is outside {MIN_MPP}–{MAX_MPP}; {ADVICE}")
         return Resolution((override, override), override_source)
     if clues:
         clue = clues[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import threading
 from functools import cached_property
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from wsikit.errors import MissingResolutionError, RegionError
+from wsikit.errors import DamagedSlideError, MissingResolutionError, RegionError
 from wsikit.geometry import Level, Region, Size
 from wsikit.grid import Raster, make_raster, raster_at
 from wsikit.readers import Facts, Reader, find_reader
@@ -59,8 +60,9 @@ class Slide:
     @property
     def _handle(self) -> Reader:
         handle: Reader | None = getattr(self._local, "handle", None)
-        if handle is None:
+        if handle is None or self._local.process != os.getpid():  # a forked child would share file positions with its parent
             handle = self._local.handle = self._opener(self.path)
+            self._local.process = os.getpid()
         return handle
 
     @property
@@ -112,16 +114,25 @@ class Slide:
 
     def read_level(self, level: int, region: Region) -> np.ndarray:
         """Pixels of a stored level, white beyond the slide: uint8 (h, w, 3); the region in px of that level."""
+        if not 0 <= level < len(self.levels):
+            raise RegionError(f"{self.path}: there is no level {level}; levels are 0 to {len(self.levels) - 1}")
         if region.is_empty or region.w * region.h > _MAX_READ_PX:
             raise RegionError(f"{self.path}: {region.w} × {region.h} px at once; read up to {_MAX_READ_PX // 2**20} Mpx, by blocks")
         inside = region.clip(self.levels[level].size)
         if inside == region:
-            return self._handle.read(level, region.x, region.y, region.w, region.h)
+            return self._read_inside(level, region)
         out = np.full((region.h, region.w, 3), WHITE, np.uint8)
         if not inside.is_empty:
             x, y = inside.x - region.x, inside.y - region.y
-            out[y : y + inside.h, x : x + inside.w] = self._handle.read(level, inside.x, inside.y, inside.w, inside.h)
+            out[y : y + inside.h, x : x + inside.w] = self._read_inside(level, inside)
         return out
+
+    def _read_inside(self, level: int, box: Region) -> np.ndarray:
+        try:
+            return self._handle.read(level, box.x, box.y, box.w, box.h)
+        except DamagedSlideError:
+            self.close()  # OpenSlide's handles fail for good after one error, also where the slide is whole
+            raise
 
     def read(self, region: Region | tuple[int, int, int, int], mpp: float | None = None) -> np.ndarray:
         """Pixels of a level-0 region, at level 0 or at ``mpp`` µm/px: uint8 (H, W, 3), white beyond the slide.

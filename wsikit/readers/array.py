@@ -25,18 +25,18 @@ class ArrayReader(Reader):
 
     def __init__(self, path: Path) -> None:
         try:
-            self._image = np.load(path, mmap_mode="r", allow_pickle=False)
-        except ValueError as e:
-            raise UnsupportedFormatError(f"{path}: not an array file ({e})") from e
+            self._image = np.lib.format.open_memmap(path, mode="r")
+        except Exception as e:  # NumPy raises whatever its parser of the header does
+            raise UnsupportedFormatError(f"{path}: not an array file, or cut off ({e})") from e
         if self._image.dtype != np.uint8 or self._image.ndim != 3 or self._image.shape[2] != 3:
             raise UnsupportedFormatError(f"{path}: an array of {self._image.dtype} {self._image.shape}; needed is uint8 (H, W, 3)")
 
     @property
     def facts(self) -> Facts:
-        """Levels by twos down to 512 px."""
+        """Levels by twos down to 512 px, as far as both sides last."""
         h, w = self._image.shape[:2]
         levels = [Level(0, Size(w, h), (1.0, 1.0))]
-        while max(levels[-1].size) > 512:
+        while max(levels[-1].size) > 512 and min(levels[-1].size) >= 2:
             f = 2 ** len(levels)
             levels.append(Level(len(levels), Size(w // f, h // f), (float(f), float(f))))
         return Facts(vendor="array", levels=tuple(levels))

@@ -15,6 +15,7 @@ from wsikit.readers import Facts, Reader
 _MAGIC = {b"\xff\xd8\xff": "jpeg", b"\x89PNG\r\n\x1a\n": "png"}
 _MAX_FILE_BYTES = 512 * 1024**2
 _MAX_PIXELS = 500_000_000
+_JPEG_END = b"\xff\xd9"
 
 
 def _kind(path: Path) -> str | None:
@@ -43,13 +44,17 @@ class ImageReader(Reader):
         if path.stat().st_size > _MAX_FILE_BYTES:
             raise UnsupportedFormatError(f"{path}: a plain picture of more than 512 MiB; convert it to a pyramidal OME-TIFF")
         data = path.read_bytes()
-        w, h = _header_size(data, kind)
+        w, h = jpeg_size(data) if kind == "jpeg" else _png_size(data)
         if w * h > _MAX_PIXELS:
             raise UnsupportedFormatError(f"{path}: {w} × {h} px in one picture; convert it to a pyramidal OME-TIFF")
         try:
             image = imagecodecs.jpeg8_decode(data) if kind == "jpeg" else imagecodecs.png_decode(data)
         except Exception as e:  # imagecodecs has an exception class per codec
             raise DamagedSlideError(f"{path}: the {kind.upper()} cannot be decoded ({e})") from e
+        if kind == "jpeg" and image.ndim == 3 and image.shape[2] == 4:
+            raise UnsupportedFormatError(f"{path}: a CMYK picture for printing; save it as RGB")
+        if kind == "jpeg" and not jpeg_is_whole(data):
+            raise DamagedSlideError(f"{path}: the JPEG is cut off; copy it again")
         self._image = _to_rgb(image, path)
 
     @property
@@ -67,10 +72,24 @@ class ImageReader(Reader):
         self._image = np.empty((0, 0, 3), np.uint8)
 
 
-def _header_size(data: bytes, kind: str) -> tuple[int, int]:
+def _png_size(data: bytes) -> tuple[int, int]:
     """Width and height from the header, so that a bomb is refused before it is unpacked."""
-    if kind == "png":
-        return int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
+    return int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
+
+
+def jpeg_size(data: bytes) -> tuple[int, int]:
+    """Width and height from a JPEG's frame header; 0, 0 where there is none."""
+    i = _frame(data)
+    return (int.from_bytes(data[i + 7 : i + 9], "big"), int.from_bytes(data[i + 5 : i + 7], "big")) if i else (0, 0)
+
+
+def jpeg_is_whole(data: bytes) -> bool:
+    """Whether a JPEG has its end marker; where it is missing, libjpeg fills up with grey and says nothing."""
+    return data.find(_JPEG_END, _frame(data)) >= 0
+
+
+def _frame(data: bytes) -> int:
+    """Where a JPEG's frame header begins: behind any thumbnail in the metadata; 0 where there is none."""
     i = 2
     while i + 9 < len(data):
         if data[i] != 0xFF:
@@ -78,9 +97,9 @@ def _header_size(data: bytes, kind: str) -> tuple[int, int]:
             continue
         marker, length = data[i + 1], int.from_bytes(data[i + 2 : i + 4], "big")
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            return int.from_bytes(data[i + 7 : i + 9], "big"), int.from_bytes(data[i + 5 : i + 7], "big")
+            return i
         i += 1 if marker == 0xFF else 2 + length
-    return 0, 0
+    return 0
 
 
 def _to_rgb(image: np.ndarray, path: Path) -> np.ndarray:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
+import struct
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 import openslide
 
-from wsikit.errors import DamagedSlideError, UnsupportedFormatError
+from wsikit.errors import DamagedSlideError, SlideError, UnsupportedFormatError
 from wsikit.geometry import Level, Size
 from wsikit.readers import Facts, Reader
+from wsikit.readers.tiff import directory_offsets
 from wsikit.resolution import Clue, parse_number
 
 # Metadata that says how the image was made and never whose it is. Everything else (comments, titles, dates,
@@ -21,6 +24,9 @@ _ALLOWED = (
     "aperio.AppMag", "aperio.MPP", "hamamatsu.SourceLens", "tiff.ResolutionUnit", "tiff.XResolution", "tiff.YResolution",
 )  # fmt: skip
 _FIXED_TILE = 1024
+_MAX_TILE_PX = 2**26
+_TILE_SIDES = (322, 323)  # TIFF tags
+_NUMBERS = {1: "B", 3: "H", 4: "I", 16: "Q"}  # TIFF field types
 
 
 class OpenSlideReader(Reader):
@@ -38,6 +44,7 @@ class OpenSlideReader(Reader):
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        _refuse_giant_tiles(_entry(path))
         try:
             self._slide = openslide.OpenSlide(str(_entry(path)))
         except openslide.OpenSlideUnsupportedFormatError as e:
@@ -59,7 +66,7 @@ class OpenSlideReader(Reader):
             levels=levels,
             clues=_clues(dict(p)),
             objective=parse_number(p.get("openslide.objective-power", "")),
-            has_icc=bool(getattr(s, "color_profile", None)),
+            has_icc="openslide.icc-size" in p,
             associated=tuple(s.associated_images),
             properties=properties,
         )
@@ -116,6 +123,31 @@ def _entry(path: Path) -> Path:
     if path.is_dir():
         return next(iter(sorted(path.glob("*.dcm"))), path)
     return path
+
+
+def _refuse_giant_tiles(path: Path) -> None:
+    """Refuse a damaged TIFF on which OpenSlide would end the process: it takes memory for a whole tile, and aborts without."""
+    try:
+        offsets = directory_offsets(path)
+    except SlideError:  # no TIFF, or one whose directories only OpenSlide can follow or refuse
+        return
+    with path.open("rb") as f:
+        head = f.read(4)
+        order = "<" if head[:2] == b"II" else ">"
+        count, entry = (f"{order}H", f"{order}HHI4s") if 42 in head else (f"{order}Q", f"{order}HHQ8s")
+        for number, offset in enumerate(offsets):
+            f.seek(offset)
+            (n,) = struct.unpack(count, f.read(struct.calcsize(count)))
+            fields = struct.iter_unpack(entry, f.read(n * struct.calcsize(entry)))
+            area = math.prod(_number(order, kind, value) for tag, kind, _, value in fields if tag in _TILE_SIDES)
+            if area > _MAX_TILE_PX:
+                raise DamagedSlideError(f"{path}: image {number} claims tiles of {area:.3g} px; the file is damaged, copy it again from the scanner")
+
+
+def _number(order: str, kind: int, value: bytes) -> float:
+    """A TIFF field that holds one number; infinite for a type that cannot be one."""
+    form = order + _NUMBERS.get(kind, "100s")
+    return float(struct.unpack_from(form, value)[0]) if struct.calcsize(form) <= len(value) else math.inf
 
 
 def library_version() -> str:

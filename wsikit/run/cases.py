@@ -37,7 +37,7 @@ def find_cases(inputs: Sequence[str | Path], mpp_override: float | None = None) 
     """All slides of these files, folders and CSVs, in their order.
 
     A CSV has a column ``path`` (relative to it, or absolute), and may have ``slide_id``, ``patient``, ``mpp`` and any others, which are
-    kept. A folder is searched through; one that holds the instances of a DICOM slide is one slide.
+    kept. A folder is searched through, hidden files left out; one that holds the instances of a DICOM slide is one slide.
 
     Raises
     ------
@@ -72,16 +72,17 @@ def find_cases(inputs: Sequence[str | Path], mpp_override: float | None = None) 
     return _with_ids(rows)
 
 
-def _in_folder(folder: Path) -> Iterator[Path]:
-    if _is_run(folder):
+def _in_folder(folder: Path, above: frozenset[Path] = frozenset()) -> Iterator[Path]:
+    here = folder.resolve()
+    if _is_run(folder) or here in above:  # a link can lead back to a folder that is being searched
         return
-    entries = sorted(folder.iterdir())
+    entries = sorted(p for p in folder.iterdir() if not p.name.startswith("."))
     if any(p.suffix.lower() == ".dcm" for p in entries if p.is_file()):
         yield from _dicom_slides(folder, [p for p in entries if p.suffix.lower() == ".dcm"])
     companions = {p.with_suffix("") for p in entries if p.suffix.lower() == ".mrxs"}
     for p in entries:
-        if p.is_dir() and p not in companions and p.suffix not in (".zarr", ".parts") and not p.name.startswith("."):
-            yield from _in_folder(p)
+        if p.is_dir() and p not in companions and p.suffix not in (".zarr", ".parts"):
+            yield from _in_folder(p, above | {here})
         elif p.is_file() and p.suffix.lower() in SUFFIXES:
             yield p
 
@@ -104,17 +105,23 @@ def _dicom_slides(folder: Path, files: list[Path]) -> Iterator[Path]:
 def _from_csv(path: Path) -> list[dict[str, Any]]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as f:
-            table = list(csv.DictReader(f))
+            reader = csv.DictReader(f)
+            table = [(reader.line_num, line) for line in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as e:
         raise LabelsError(f"{path}: cannot be read as CSV ({e}); save it as CSV, comma-separated, UTF-8") from e
     if not table:
         raise LabelsError(f"{path}: no slides in it; needs a header with a column 'path' and one line per slide")
-    if not {"path", "slide"} & set(table[0]):
-        raise LabelsError(f"{path}: no column 'path' among its columns {', '.join(filter(None, table[0]))}; name it so, and separate by commas")
-    return [_row(path, number, line) for number, line in enumerate(table, 2)]
+    header = list(reader.fieldnames or [])
+    if not {"path", "slide"} & set(header):
+        raise LabelsError(f"{path}: no column 'path' among its columns {', '.join(filter(None, header))}; name it so, and separate by commas")
+    if twice := sorted({k for k in header if k and header.count(k) > 1}):
+        raise LabelsError(f"{path}: there are several columns '{twice[0]}'; keep one")
+    return [_row(path, number, line) for number, line in table]
 
 
-def _row(csv_path: Path, number: int, line: dict[str, Any]) -> dict[str, Any]:
+def _row(csv_path: Path, number: int, line: dict[str | Any, Any]) -> dict[str, Any]:
+    if line.get(None):  # 0,25 without quotes would be read as 0
+        raise LabelsError(f"{csv_path}: line {number} has more values than the header has columns; put a value with a comma in quotes")
     values = {k: (v or "").strip() for k, v in line.items() if k and isinstance(v, str | None)}
     given = values.get("path") or values.get("slide") or ""
     if not given:
@@ -163,5 +170,5 @@ def safe_id(text: str) -> str:
     >>> safe_id("../S 12/3.svs"), safe_id("...")
     ('S_12_3.svs', 'slide')
     """
-    cleaned = re.sub(r"[^A-Za-z0-9._-]+", "_", text).strip("._-")[:80]
+    cleaned = re.sub(r"[^A-Za-z0-9._-]+", "_", text).strip("._-")[:80].rstrip("._-")
     return cleaned or "slide"
