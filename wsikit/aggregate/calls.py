@@ -19,18 +19,22 @@ def call_slide(card: Card, probability: np.ndarray) -> dict[str, Any]:
     """The call of a slide from its tiles' probabilities, float32 (N, K).
 
     Returns ``status`` (``ok`` or ``abstained``), ``reason``, ``call`` (empty when withheld), ``probability`` and
-    ``tile_share`` by class, ``doubt`` and ``n_tiles``. Without any tile there are no probabilities.
+    ``tile_share`` by class, ``doubt`` and ``n_tiles``. Without any tile, or with a tile that the model gave no number,
+    there are no probabilities.
     """
     n = len(probability)
     if n == 0:
         return _decided(card, None, np.zeros(len(card.classes)), 0)
+    if odd := n - int(np.isfinite(probability).all(1).sum()):
+        reason = f"the model gave no number for {odd} of {n} tiles: it is damaged, or its arithmetic overflows on this device"
+        return _decided(card, None, np.zeros(len(card.classes)), n, reason)
     share = np.bincount(probability.argmax(1), minlength=len(card.classes)) / n
     return _decided(card, probability.mean(0, dtype=np.float64), share, n)
 
 
 def call_patient(card: Card, slides: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The call of a patient from the results of `call_slide`: their mean weighted by number of tiles."""
-    weights = np.array([s["n_tiles"] for s in slides], np.float64)
+    weights = np.array([s["n_tiles"] if s["probability"] else 0 for s in slides], np.float64)
     if weights.sum() == 0:
         return _decided(card, None, np.zeros(len(card.classes)), 0)
     used = [(w, s) for w, s in zip(weights, slides, strict=True) if w > 0]
@@ -38,8 +42,8 @@ def call_patient(card: Card, slides: Sequence[dict[str, Any]]) -> dict[str, Any]
     return _decided(card, np.asarray(mean), np.asarray(share), int(weights.sum()))
 
 
-def _decided(card: Card, mean: np.ndarray | None, share: np.ndarray, n: int) -> dict[str, Any]:
-    reason = "no tile of the slide holds enough tissue" if mean is None else withheld_call(card, mean, n)
+def _decided(card: Card, mean: np.ndarray | None, share: np.ndarray, n: int, nothing: str = "no tile of the slide holds enough tissue") -> dict[str, Any]:
+    reason = nothing if mean is None else withheld_call(card, mean, n)
     return {
         "status": "abstained" if reason else "ok",
         "reason": reason,

@@ -115,7 +115,7 @@ def find_hotspot(position: np.ndarray, tissue: np.ndarray, tissue_downsample: tu
         box = (x.min() * tissue_downsample[0], y.min() * tissue_downsample[1], (x.max() + 1) * tissue_downsample[0], (y.max() + 1) * tissue_downsample[1])
         return _hotspot(box, total, len(position), ("insufficient_area",))
     counts, areas, step, n = _windows(position, tissue, tissue_downsample, mpp, area_mm2)
-    valid = areas >= MIN_TISSUE_SHARE * area_mm2 - 1e-9
+    valid = areas >= MIN_TISSUE_SHARE * area_mm2 - 1e-8
     flags: tuple[str, ...] = ()
     if not valid.any():
         flags = ("partial",)
@@ -154,7 +154,8 @@ def _windows(
     if pad:
         around = ((n // 2, n - 1 - n // 2),) * 2
         count, share = np.pad(count, around), np.pad(share, around)
-    return _box_sum(count, n).round().astype(int), _box_sum(share, n) * cell_um**2 / 1e6, step, n
+    # to 0.01 µm², so that windows with the same tissue tie, and position decides
+    return _box_sum(count, n).round().astype(int), np.round(_box_sum(share, n) * cell_um**2 / 1e6, 8), step, n
 
 
 def _onto_cells(tissue: np.ndarray, downsample: tuple[float, float], step: tuple[float, float], shape: tuple[int, int]) -> np.ndarray:

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from wsikit.errors import WeightsMismatchError
+from wsikit.errors import CardError, WeightsMismatchError
 from wsikit.models._card import Card, check_weights, read_card
 
 TENSORS = ("beta", "mean", "sd", "time_months", "cumulative_hazard")
@@ -48,10 +49,14 @@ def load_risk(folder: Path) -> CoxRisk:
         The card or the coefficients are missing, or do not fit each other.
     """
     card = read_card(folder)
-    assert card.risk is not None
-    tensors = load_file(check_weights(card, folder))
+    if card.risk is None:
+        raise CardError(f"{folder}: the card is of task '{card.task}', not of a survival model")
+    try:
+        tensors = load_file(check_weights(card, folder))
+    except SafetensorError as e:
+        raise WeightsMismatchError(f"{folder}: the coefficients are not a safetensors file ({e})") from e
     n = len(card.risk.features)
-    if set(tensors) != set(TENSORS) or any(tensors[k].shape != (n,) for k in TENSORS[:3]):
+    if set(tensors) != set(TENSORS) or any(tensors[k].shape != (n,) for k in TENSORS[:3]) or tensors[TENSORS[3]].shape != tensors[TENSORS[4]].shape:
         raise WeightsMismatchError(f"{folder}: the coefficients are not those of the {n} features that the card names")
     return CoxRisk(card, *(tensors[k].astype(np.float64) for k in TENSORS))
 
@@ -102,7 +107,7 @@ def predict_risk(model: CoxRisk, pipelines: Mapping[str, Mapping[str, Any]], tis
     if missing:
         return _none("abstained", f"no value for {', '.join(missing)}, because the pipeline that makes it abstained")
     z = (model_inputs(found, spec.features, spec.log1p) - model.mean) / model.sd
-    if (np.abs(z) > 6).any():
+    if not (np.abs(z) <= 6).all():  # so, and not > 6, because NaN must not pass
         return _none("abstained", f"{spec.features[int(np.abs(z).argmax())]} is far outside of what the model was trained on")
     risk = float(z @ model.beta)
     return {

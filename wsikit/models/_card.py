@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -15,14 +15,17 @@ CARD_FILE = "card.json"
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+_Positive = Annotated[float, Field(gt=0)]
 
 
 class Scaling(_Part):
     """How pixels become network input: ``(pixel / 255 − mean) / std`` for R, G, B. ImageNet's by default."""
 
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    std: tuple[_Positive, _Positive, _Positive] = (0.229, 0.224, 0.225)
 
 
 class Decision(_Part):
@@ -43,6 +46,12 @@ class Detection(_Part):
     keep_above: float = Field(0.1, ge=0, le=1)
     merge_um: float = Field(7.5, gt=0)
     hotspot_mm2: float = Field(2.0, gt=0)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Detection:
+        if self.threshold < self.keep_above:
+            raise ValueError("threshold must not be below keep_above: what is not kept cannot be counted")
+        return self
 
 
 class Risk(_Part):

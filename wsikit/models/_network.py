@@ -58,9 +58,10 @@ class Network(ABC):
         Kernels are chosen by shape, and different kernels add in a different order: with a fixed shape the
         same tile gives the same bits whichever tiles are beside it.
         """
-        if images.ndim != 4 or images.shape[3] != 3:
-            raise ModelError(f"model {self.card.name}: images must be uint8 (B, H, W, 3), not {tuple(images.shape)}")
         tensor = torch.as_tensor(images)
+        if tensor.ndim != 4 or tensor.shape[3] != 3 or tensor.dtype != torch.uint8:
+            found = f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"
+            raise ModelError(f"model {self.card.name}: images must be uint8 (B, H, W, 3), not {found}")
         for start in range(0, len(tensor), self.card.batch):
             part = tensor[start : start + self.card.batch]
             real = len(part)
@@ -88,7 +89,7 @@ class Classifier(Network):
         Raises
         ------
         ModelError
-            The images have another shape than (B, H, W, 3).
+            The images are not uint8 (B, H, W, 3).
         """
         probability, feature = [], []
         for batch, real in self._batches(images):

@@ -11,7 +11,7 @@ from libreyolo.models.yolox.nn import LibreYOLOXModel
 from torch import Tensor, nn
 from torchvision.ops import batched_nms
 
-from wsikit.errors import CardError
+from wsikit.errors import CardError, ModelError
 from wsikit.models._card import Card
 from wsikit.models._network import Detections, Network, load_weights
 
@@ -64,7 +64,7 @@ class Detector(Network):
         Raises
         ------
         ModelError
-            The images have another shape than (B, H, W, 3).
+            The images are not uint8 (B, H, W, 3), or the network gives no numbers for one.
         """
         found: list[Detections] = []
         for batch, real in self._batches(images):
@@ -76,6 +76,8 @@ class Detector(Network):
         assert self.card.detection is not None
         probability, label = out[:, 5:].max(1)
         score = out[:, 4] * probability
+        if torch.isnan(score).any():  # NaN is above no threshold, and would pass for a tile without mitoses
+            raise ModelError(f"model {self.card.name} gave no number for a tile: it is damaged, or its arithmetic overflows on this device")
         keep = torch.nonzero(score > self.card.detection.keep_above).flatten()
         centre, size, score, label = out[keep, :2], out[keep, 2:4], score[keep], label[keep]
         best = batched_nms(torch.cat([centre - size / 2, centre + size / 2], 1), score, label, NMS_IOU)

@@ -1,0 +1,54 @@
+"""Intervals against published tables, counts per mm² by hand."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import poisson
+
+from wsikit.aggregate.mitosis import Hotspot, count_slide, poisson_interval
+
+# exact 95 % limits of a Poisson mean (Garwood, Biometrika 1936; Ulm, Am J Epidemiol 1990)
+PUBLISHED = {
+    0: (0.0, 3.689), 1: (0.0253, 5.572), 2: (0.2422, 7.225), 3: (0.6187, 8.767), 4: (1.0899, 10.242), 5: (1.6235, 11.668),
+    10: (4.7954, 18.390), 15: (8.3954, 24.740), 20: (12.2165, 30.888), 25: (16.1787, 36.905), 30: (20.2409, 42.827),
+    50: (37.1110, 65.919), 100: (81.3638, 121.627),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("count", PUBLISHED)
+def test_intervals_are_the_published_ones(count: int) -> None:
+    assert poisson_interval(count, 1.0) == pytest.approx(PUBLISHED[count], abs=6e-4)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 3000), st.floats(0.01, 500), st.sampled_from([0.8, 0.9, 0.95, 0.99]))
+def test_each_tail_holds_what_it_should(count: int, area: float, level: float) -> None:
+    low, high = poisson_interval(count, area, level)
+    tail = (1 - level) / 2
+    assert low <= count / area <= high
+    assert poisson.cdf(count, high * area) == pytest.approx(tail, rel=1e-6)
+    if count:
+        assert poisson.sf(count - 1, low * area) == pytest.approx(tail, rel=1e-6)
+
+
+def test_a_count_is_divided_by_tissue() -> None:
+    spot = Hotspot(0.0, 0.0, 1.0, 1.0, 2.0, 8, 4.0, 1.7, 7.9, ())
+    result = count_slide(20, 7, 0.55, 12.5, spot)
+    assert (result["status"], result["reason"], result["count"], result["below_threshold"], result["threshold"]) == ("ok", "", 20, 7, 0.55)
+    assert (result["area_mm2"], result["per_mm2"]) == (12.5, 1.6)
+    assert (result["low"], result["high"]) == pytest.approx((12.2165 / 12.5, 30.888 / 12.5), abs=1e-4)
+    assert result["hotspot"] == spot.to_json()
+
+
+def test_no_mitoses_is_a_count_with_an_upper_bound() -> None:
+    result = count_slide(0, 0, 0.5, 4.0, Hotspot(0.0, 0.0, 1.0, 1.0, 2.0, 0, 0.0, 0.0, 1.84, ()))
+    assert (result["status"], result["count"], result["per_mm2"], result["low"]) == ("ok", 0, 0.0, 0.0)
+    assert result["high"] == pytest.approx(3.689 / 4, abs=1e-3)
+
+
+def test_without_tissue_there_is_no_count() -> None:
+    result = count_slide(0, 0, 0.5, 0.0, None)
+    assert (result["status"], result["count"], result["reason"]) == ("abstained", None, "the slide has no tissue")
+    assert "per_mm2" not in result
