@@ -91,6 +91,8 @@ def registry() -> dict[str, type[Reader]]:
     """Every reader whose libraries are installed, by name."""
     found: dict[str, type[Reader]] = {}
     for module in pkgutil.iter_modules(__path__):
+        if module.name.startswith("_"):
+            continue
         try:
             reader = importlib.import_module(f"{__name__}.{module.name}").READER
         except ImportError:  # an extra that is not installed
