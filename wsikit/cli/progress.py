@@ -48,6 +48,7 @@ class RunProgress:
             self._px += event.px
         else:
             self._done += 1
+            self._total = max(self._total, self._done)  # a run that resumes has slides of earlier times too
             self._failed += event.status == "failed"
             if self._every_slide or event.status == "failed":
                 self._say(f"[{self._done}/{self._total}] {event.slide_id}: {event.status}{' – ' + event.reason if event.reason else ''}")
