@@ -68,7 +68,7 @@ class Reader(ABC):
 
     @abstractmethod
     def read(self, level: int, x: int, y: int, w: int, h: int) -> np.ndarray:
-        """Pixels of a level: uint8 (h, w, 3), the box inside the level; missing tiles are white.
+        """Pixels of a level: uint8 (h, w, 3), the caller's to write on; the box lies inside the level; missing tiles are white.
 
         Raises
         ------

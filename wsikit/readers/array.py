@@ -45,7 +45,7 @@ class ArrayReader(Reader):
         """Pixels of a level: uint8 (h, w, 3)."""
         f = 2**level
         (x0, x1), (y0, y1) = source_span(x, w, f), source_span(y, h, f)
-        return resample(np.ascontiguousarray(self._image[y0:y1, x0:x1]), (x, y), (w, h), (f, f))
+        return resample(np.array(self._image[y0:y1, x0:x1]), (x, y), (w, h), (f, f))
 
     def close(self) -> None:
         """Nothing is held beyond the map."""

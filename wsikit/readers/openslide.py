@@ -98,7 +98,7 @@ class OpenSlideReader(Reader):
             ) from e
         rgb, alpha = rgba[..., :3], rgba[..., 3:]
         if alpha.min() == 255:
-            return np.ascontiguousarray(rgb)
+            return rgb.copy()
         a = alpha.astype(np.uint16)
         return ((rgb * a + 255 * (255 - a) + 127) // 255).astype(np.uint8)
 
