@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -43,9 +45,9 @@ def test_merging_is_the_greedy_rule(found: Found, mpp: tuple[float, float], radi
 
 @settings(max_examples=80, deadline=None)
 @given(detections(), st.randoms(use_true_random=False))
-def test_the_order_of_the_input_does_not_matter(found: Found, random: object) -> None:
+def test_the_order_of_the_input_does_not_matter(found: Found, shuffle: random.Random) -> None:
     position, score = found
-    order = np.array(random.sample(range(len(score)), len(score)), int)  # type: ignore[attr-defined]
+    order = np.array(shuffle.sample(range(len(score)), len(score)), int)
     a, b = merge(position, score, (0.5, 0.5), 7.5), merge(position[order], score[order], (0.5, 0.5), 7.5)
     assert position[a].tolist() == position[order][b].tolist()
     assert score[a].tolist() == score[order][b].tolist()

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from wsikit.errors import UsageError
-from wsikit.stain import StainFit, get_method, methods
+from wsikit.stain import StainFit, StainMethod, get_method, methods
 from wsikit.stain.macenko import REFERENCE
 
 RNG = np.random.default_rng(0)
@@ -126,7 +126,7 @@ def _reference_pixels() -> np.ndarray:
     return (240 * np.exp(-amount @ REFERENCE) - 1).round().clip(0, 255).astype(np.uint8)
 
 
-def _fit_of_reference(method: object) -> StainFit:
-    fit: StainFit = method.fit(_reference_pixels())  # type: ignore[attr-defined]
+def _fit_of_reference(method: StainMethod) -> StainFit:
+    fit = method.fit(_reference_pixels())
     assert fit.trusted, fit.reason
     return fit

@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wsikit.errors import UnknownModelError
+from wsikit.errors import UnknownModelError, WeightsMismatchError
 from wsikit.models._card import CARD_FILE, Card, check_weights, read_card
 
 if TYPE_CHECKING:
@@ -106,7 +106,9 @@ def load_model(ref: str | Path, device: str = "cpu") -> Network:
     Examples
     --------
     >>> model = load_model("phantom-mitosis")                            # doctest: +SKIP
-    >>> model.predict(images)[0].position                                # doctest: +SKIP
+    >>> images = np.full((1, 256, 256, 3), 240, np.uint8)                # doctest: +SKIP
+    >>> model.predict(images)[0].position.shape                          # doctest: +SKIP
+    (0, 2)
     """
     folder = find_model(ref)
     card = read_card(folder)
@@ -125,9 +127,12 @@ def check_model(folder: Path) -> Card:
     card = read_card(folder)
     check_weights(card, folder)
     if card.pipeline == RISK_PIPELINE:
-        from safetensors import safe_open
+        from safetensors import SafetensorError, safe_open
 
-        safe_open(folder / card.weights.file, "np")
+        try:
+            safe_open(folder / card.weights.file, "np")
+        except SafetensorError as e:
+            raise WeightsMismatchError(f"{folder / card.weights.file}: not a safetensors file ({e})") from e
     else:
         family(card.pipeline).load(card, folder, "cpu")
     return card
@@ -139,6 +144,7 @@ __all__ = [
     "Card",
     "available",
     "check_model",
+    "check_weights",
     "families",
     "family",
     "find_model",

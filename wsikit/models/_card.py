@@ -125,6 +125,8 @@ class Card(_Part):
             raise ValueError("overlap_px must be smaller than tile_px")
         if self.task != "risk" and len(set(self.classes)) != max(1, len(self.classes)):
             raise ValueError("classes must be named, and each once")
+        if (self.task == "risk") != (self.pipeline == "survival"):
+            raise ValueError("pipeline 'survival' has task 'risk', and no other pipeline has it")
         if (self.task == "detect") != (self.detection is not None) or (self.task == "risk") != (self.risk is not None):
             raise ValueError("a detector needs 'detection', a survival model needs 'risk', and no other model has them")
         return self

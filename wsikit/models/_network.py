@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from wsikit.errors import ModelError, WeightsMismatchError
+from wsikit.errors import CardError, ModelError, WeightsMismatchError
 from wsikit.models._card import Card, check_weights
 
 
@@ -79,6 +79,8 @@ class Classifier(Network):
 
     def __init__(self, card: Card, net: nn.Module, head: str, device: str = "cpu") -> None:
         super().__init__(card, net, device)
+        if card.task != "classify":
+            raise CardError(f"model {card.name}: pipeline '{card.pipeline}' needs task 'classify', the card says '{card.task}'")
         self._head: nn.Module = getattr(net, head)
         setattr(net, head, nn.Identity())
 

@@ -32,11 +32,16 @@ def build(card: Card) -> nn.Module:
     name = str(card.architecture.get("name"))
     if name not in ARCHITECTURES:
         raise CardError(f"model {card.name}: architecture.name must be one of {', '.join(ARCHITECTURES)}")
+    if len(card.classes) != 1:
+        raise CardError(f"model {card.name}: a detector has one class here, because every detection is counted; the card has {', '.join(card.classes)}")
     if card.tile_px % 32:
         raise CardError(f"model {card.name}: tile_px must be a multiple of 32 for YOLOX")
     if name != "yolox":
         return LibreYOLOXModel(name.removeprefix("yolox-"), len(card.classes))
-    return custom_yolox(len(card.classes), **{k: v for k, v in card.architecture.items() if k != "name"})
+    try:
+        return custom_yolox(len(card.classes), **{k: v for k, v in card.architecture.items() if k != "name"})
+    except TypeError as e:
+        raise CardError(f"model {card.name}: architecture: {e}") from e
 
 
 def custom_yolox(classes: int, depth: float, width: float, depthwise: bool = False) -> nn.Module:
@@ -54,6 +59,8 @@ class Detector(Network):
 
     def __init__(self, card: Card, net: nn.Module, device: str = "cpu") -> None:
         super().__init__(card, net, device)
+        if card.task != "detect":
+            raise CardError(f"model {card.name}: pipeline '{card.pipeline}' needs task 'detect', the card says '{card.task}'")
         head: Any = net.head
         head.export = True  # boxes decoded to pixels, scores as probabilities
 
