@@ -1,13 +1,13 @@
 """A 3 × 3 matrix on optical densities, as table look-ups and integer sums: the same bytes on every machine, thread and device.
 
-``out_c = io · exp(Σ_k matrix[c, k] · ln((in_k + 1) / io))``. A product with the matrix becomes three look-ups and two
-additions in fixed point, and the exponential one more look-up, so a pixel costs a few loads instead of logarithms.
-The result is the rounded formula, or one grey level beside it where that lies within 0.04 of the middle between two.
+``out_c = io · exp(Σ_k matrix[c, k] · ln((in_k + 1) / io))``. Each input value has one entry of 64 bits that holds its share of
+all three outputs, 21 bits each in fixed point: a pixel is three look-ups, two additions and three look-ups of the exponential.
+The result is the rounded formula, or one grey level beside it where that lies within 0.06 of the middle between two.
 """
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -19,17 +19,16 @@ from wsikit import threads
 if TYPE_CHECKING:
     from torch import Tensor
 
-_STEPS = 4096  # of the exponential's table per unit of ln: 255 / 4096 / 2 = 0.03 grey levels at most
-_SHIFT = 4  # sums carry 1/16 of a step more
-_LOWEST = math.floor(math.log(0.5) * _STEPS)  # below it every grey level rounds to 0
+_STEPS = 8192  # of the exponential per unit of ln: three roundings of half a step are 0.05 of 255 grey levels
+_BITS = 21
 _STRIP_PX = 2**20
 
 
 class Tables(NamedTuple):
-    """``density`` int32 (3 out, 3 in, 256), whose sums over ``in``, shifted, are places in ``grey`` uint8 (n,)."""
+    """``share`` int64 (3 in, 256): sums over the inputs hold three places, one in each of ``grey`` (3 × uint8 (n,))."""
 
-    density: np.ndarray
-    grey: np.ndarray
+    share: np.ndarray
+    grey: tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 def tables_of(matrix: np.ndarray, io: float) -> Tables:
@@ -39,14 +38,21 @@ def tables_of(matrix: np.ndarray, io: float) -> Tables:
 
 @lru_cache(maxsize=16)
 def _tables(matrix: tuple[float, ...], io: float) -> Tables:
-    light = np.log((np.arange(256) + 1) / io)
-    density = np.rint(np.array(matrix).reshape(3, 3, 1) * light * (_STEPS << _SHIFT))
-    density[:, 0] += round(math.log(io) * (_STEPS << _SHIFT)) + (1 << (_SHIFT - 1)) - (_LOWEST << _SHIFT)
-    places = np.arange(math.ceil(math.log(255.5) * _STEPS) - _LOWEST + 1)
-    grey = np.clip(np.rint(np.exp((places + _LOWEST) / _STEPS)), 0, 255).astype(np.uint8)
-    grey[0] = 0
-    limit = np.iinfo(np.int32).max // 4  # three of them still add without overflow
-    return Tables(np.clip(density, -limit, limit).astype(np.int32), grey)
+    light = np.array(matrix).reshape(3, 3, 1) * np.log((np.arange(256) + 1) / io)  # (out, in, 256)
+    steps = _STEPS
+    while (np.ptp(light, axis=2).sum(1) * steps).max() >= 2**_BITS - 4:  # a matrix that multiplies densities by a hundred
+        steps //= 2
+    place = np.rint(light * steps).astype(np.int64)
+    lowest = place.min(2)
+    place -= lowest[..., None]
+    share = sum(place[c] << (_BITS * c) for c in range(3))
+    greys = [_grey((np.arange(place[c].max(1).sum() + 1) + lowest[c].sum()) / steps, io) for c in range(3)]
+    return Tables(np.asarray(share), (greys[0], greys[1], greys[2]))
+
+
+def _grey(log_light: np.ndarray, io: float) -> np.ndarray:
+    """Grey levels of logarithms of transmitted light."""
+    return np.rint(np.exp(np.minimum(log_light, 1.0)) * io).clip(0, 255).astype(np.uint8)
 
 
 def apply_tables(images: Tensor, tables: Tables) -> Tensor:
@@ -59,24 +65,27 @@ def apply_tables(images: Tensor, tables: Tables) -> Tensor:
         step = max(4096, min(_STRIP_PX, -(-len(pixels) // threads.count())))
         threads.each(lambda at: _look_up(pixels[at : at + step], *tables, out[at : at + step]), range(0, len(pixels), step))
         return torch.from_numpy(out.reshape(images.shape))
-    density, grey = (torch.from_numpy(t).to(images.device) for t in tables)
-    parts = [_gather(part, density, grey) for part in images.reshape(-1, 3).split(_STRIP_PX)]
+    share = torch.from_numpy(tables.share).to(images.device)
+    grey = [torch.from_numpy(g).to(images.device) for g in tables.grey]
+    parts = [_gather(part, share, grey) for part in images.reshape(-1, 3).split(_STRIP_PX)]
     return torch.cat(parts).reshape(images.shape) if parts else images
 
 
 @numba.njit(cache=True, nogil=True)
-def _look_up(pixels: np.ndarray, density: np.ndarray, grey: np.ndarray, out: np.ndarray) -> None:
-    top = grey.shape[0] - 1
+def _look_up(pixels: np.ndarray, share: np.ndarray, grey: tuple[np.ndarray, np.ndarray, np.ndarray], out: np.ndarray) -> None:
+    first, second, third = grey
+    red, green, blue = share[0], share[1], share[2]
+    mask = (1 << _BITS) - 1
     for i in range(pixels.shape[0]):
-        r, g, b = pixels[i, 0], pixels[i, 1], pixels[i, 2]
-        for c in range(3):
-            place = (density[c, 0, r] + density[c, 1, g] + density[c, 2, b]) >> _SHIFT
-            out[i, c] = grey[min(max(place, 0), top)]
+        places = red[pixels[i, 0]] + green[pixels[i, 1]] + blue[pixels[i, 2]]
+        out[i, 0] = first[places & mask]
+        out[i, 1] = second[(places >> _BITS) & mask]
+        out[i, 2] = third[places >> (2 * _BITS)]
 
 
-def _gather(pixels: Tensor, density: Tensor, grey: Tensor) -> Tensor:
+def _gather(pixels: Tensor, share: Tensor, grey: Sequence[Tensor]) -> Tensor:
     import torch
 
     r, g, b = pixels.long().unbind(-1)
-    places = [density[c, 0][r] + density[c, 1][g] + density[c, 2][b] for c in range(3)]
-    return grey[(torch.stack(places, -1) >> _SHIFT).clamp(0, len(grey) - 1).long()]
+    places = share[0][r] + share[1][g] + share[2][b]
+    return torch.stack([table[(places >> (_BITS * c)) & ((1 << _BITS) - 1)] for c, table in enumerate(grey)], -1)
