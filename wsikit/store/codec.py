@@ -46,7 +46,8 @@ class Zstd(PixelCodec):
 
     def encode(self, pixels: np.ndarray) -> bytes:
         """Planes one after another, which compress better than interleaved colours."""
-        return bytes(compress(np.ascontiguousarray(np.moveaxis(pixels, -1, 0)), self.level, True))
+        data: bytes = compress(np.ascontiguousarray(np.moveaxis(pixels, -1, 0)), self.level, True)
+        return data
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,8 @@ def parse_codec(text: str) -> PixelCodec:
 
 def encode_jpeg(pixels: np.ndarray, quality: int) -> bytes:
     """A JPEG with halved chroma, as scanners write it, from uint8 (H, W, 3)."""
-    return bytes(imagecodecs.jpeg8_encode(np.ascontiguousarray(pixels), quality, subsampling="420"))
+    data: bytes = imagecodecs.jpeg8_encode(np.ascontiguousarray(pixels), quality, subsampling="420")
+    return data
 
 
 class JpegCodec(ArrayBytesCodec):

@@ -14,7 +14,7 @@ import numpy as np
 
 from wsikit import threads
 from wsikit.store.codec import PixelCodec
-from wsikit.store.durable import write_atomic
+from wsikit.store.durable import atomic_file
 
 _ABSENT = 2**64 - 1  # offset and length of a chunk that holds only the fill value
 
@@ -32,30 +32,32 @@ def write_shard(path: Path, rgb: np.ndarray, chunk_px: int, codec: PixelCodec, f
     OutputError
         The disk is full or cannot be written.
     """
-    data = encode_shard(rgb, chunk_px, codec, fill)
-    if data is None:
+    parts = encode_shard(rgb, chunk_px, codec, fill)
+    if not parts:
         path.unlink(missing_ok=True)
         return False
-    write_atomic(path, data)
+    with atomic_file(path) as f:
+        f.writelines(parts)
     return True
 
 
-def encode_shard(rgb: np.ndarray, chunk_px: int, codec: PixelCodec, fill: int = 255) -> bytes | None:
-    """The bytes of a shard, as `write_shard` writes them; None when every pixel has the fill value."""
+def encode_shard(rgb: np.ndarray, chunk_px: int, codec: PixelCodec, fill: int = 255) -> list[bytes]:
+    """The bytes of a shard in parts, as `write_shard` writes them; none when every pixel has the fill value."""
     across = rgb.shape[1] // chunk_px
     chunks: list[bytes] = [b""] * (rgb.shape[0] // chunk_px * across)
 
     def encode(i: int) -> None:
         y, x = i // across * chunk_px, i % across * chunk_px
         pixels = rgb[y : y + chunk_px, x : x + chunk_px]
-        if not (pixels == fill).all():
+        # most chunks differ in their first row, which saves comparing the rest
+        if not ((pixels[0] == fill).all() and (pixels == fill).all()):
             chunks[i] = codec.encode(pixels)
 
     threads.each(encode, range(len(chunks)))
     if not any(chunks):
-        return None
+        return []
     length = np.array([len(c) for c in chunks], np.uint64)
     index = np.stack([np.cumsum(length) - length, length], -1).astype("<u8")
     index[length == 0] = _ABSENT
     tail = index.tobytes()
-    return b"".join([*chunks, tail, google_crc32c.value(tail).to_bytes(4, "little")])
+    return [*chunks, tail, google_crc32c.value(tail).to_bytes(4, "little")]
