@@ -88,8 +88,7 @@ def parse_codec(text: str) -> PixelCodec:
 
 def encode_jpeg(pixels: np.ndarray, quality: int) -> bytes:
     """A JPEG with halved chroma, as scanners write it, from uint8 (H, W, 3)."""
-    data: bytes = imagecodecs.jpeg8_encode(np.ascontiguousarray(pixels), quality, subsampling="420")
-    return data
+    return bytes(imagecodecs.jpeg8_encode(np.ascontiguousarray(pixels), quality, subsampling="420"))
 
 
 class JpegCodec(ArrayBytesCodec):
