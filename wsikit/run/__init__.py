@@ -12,8 +12,9 @@ from wsikit.errors import OutputError, SlideError, StoreMismatchError, UsageErro
 from wsikit.run.cases import find_cases
 from wsikit.run.drive import Driver, Progress
 from wsikit.run.engine import open_pool
-from wsikit.run.job import RUN_FILE, Job, Pixels, check_job, choose_models, merge_jobs, now, read_run, write_run
+from wsikit.run.job import RUN_FILE, Job, Pixels, check_job, choose_models, merge_jobs, now, only_run, read_run, write_run
 from wsikit.run.plan import BLOCK_PX
+from wsikit.run.results import table_digests
 from wsikit.slide import Slide
 from wsikit.store import SlideStore, open_store
 from wsikit.store.durable import write_atomic
@@ -69,7 +70,7 @@ def score(
 
     Raises
     ------
-    UsageError, UnknownModelError, CardError, LabelsError, SlideNotFoundError
+    UsageError, UnknownModelError, CardError, WeightsMismatchError, LabelsError, SlideNotFoundError
         Wrong arguments; nothing was started.
     OutputError
         The folder cannot be written, or the disk is full; what is done is kept.
@@ -79,7 +80,10 @@ def score(
     Examples
     --------
     >>> run = score(["a.svs"], "out/", pipelines=["sts-subtype", "mitosis"])    # doctest: +SKIP
-    >>> run.results["a"]["pipelines"]["mitosis"]["per_mm2"]                      # doctest: +SKIP
+    >>> run.failed                                                               # doctest: +SKIP
+    {}
+    >>> run.results["a"]["pipelines"]["sts-subtype"]["call"]                     # doctest: +SKIP
+    'LMS'
     """
     chosen = choose_models(pipelines, models)
     if not chosen:
@@ -115,6 +119,12 @@ def tile(
         The slide cannot be used; the message says why.
     UsageError, OutputError, EngineError
         As for `score`.
+
+    Examples
+    --------
+    >>> store = tile("a.svs", "tiles/", mpp=1.0)    # doctest: +SKIP
+    >>> store.name                                  # doctest: +SKIP
+    'a.zarr'
     """
     path = slide.path if isinstance(slide, Slide) else slide
     pixels = Pixels(mpp=mpp, tile_px=tile_px, overlap_px=overlap_px, codec=codec)
@@ -126,7 +136,7 @@ def tile(
 
 
 def _same(run: Run, slide_id: str, path: str | Path) -> bool:
-    return Job.model_validate(read_run(run.folder)["job"]).case(slide_id).path == str(path)
+    return Job.model_validate(read_run(run.folder)["job"]).case(slide_id).path == str(Path(path).absolute())
 
 
 def tile_slides(
@@ -156,19 +166,21 @@ def _run(
     known = {"mpp_override", "device", "stain", "block_px", "upsample", "debug"}
     if unknown := set(options) - known:
         raise UsageError(f"no option is called {', '.join(sorted(unknown))}; there are: {', '.join(sorted(known))}")
-    cases = find_cases(inputs, options.get("mpp_override"))
+    # workers may have another current folder
+    cases = [c.model_copy(update={"path": str(Path(c.path).absolute())}) for c in find_cases(inputs, options.get("mpp_override"))]
     parameters = {k: v for k, v in options.items() if k in ("device", "stain", "upsample") and v is not None}
     job = Job(models=dict(models), pixels=pixels, slides=cases, block_px=options.get("block_px") or BLOCK_PX, **parameters)
     check_job(job)
     prepare_folder(folder)
-    if (folder / RUN_FILE).exists():
-        job = merge_jobs(Job.model_validate(read_run(folder)["job"]), job)
-    started = now()
-    write_run(folder, job, started=started)
-    with open_pool(workers, scheduler, job.device) as pool:
-        results = Driver(folder, job, pool, on_progress, bool(options.get("debug"))).run()
-    digests = {k: r["slide"]["digest"] for k, r in results.items() if "slide" in r}
-    write_run(folder, job, started=started, finished=now(), workers=pool.workers, slide_digests=digests)
+    with only_run(folder):
+        if (folder / RUN_FILE).exists():
+            job = merge_jobs(Job.model_validate(read_run(folder)["job"]), job)
+        started = now()
+        write_run(folder, job, started=started)
+        with open_pool(workers, scheduler, job.device) as pool:
+            results = Driver(folder, job, pool, on_progress, bool(options.get("debug"))).run()
+        slides = {k: r["slide"]["digest"] for k, r in results.items() if "slide" in r}
+        write_run(folder, job, started=started, finished=now(), workers=pool.workers, slide_digests=slides, files=table_digests(folder))
     return Run(folder, results)
 
 
@@ -183,14 +195,15 @@ def prepare_folder(folder: Path) -> None:
         It is a folder with other things in it.
     """
     probe = folder / "slides" / ".writable"
-    if folder.is_dir() and not (folder / RUN_FILE).exists() and any(p.name != "slides" for p in folder.iterdir()):
+    if folder.is_dir() and not (folder / RUN_FILE).exists() and any(p.name != "slides" and p.suffix != ".tmp" for p in folder.iterdir()):
         raise StoreMismatchError(f"{folder}: holds other files and no {RUN_FILE}; choose an empty or new folder with -o")
     try:
         write_atomic(probe, b"wsikit")
         probe.unlink()
         free = shutil.disk_usage(folder).free
     except OSError as e:
-        raise e if isinstance(e, OutputError) else OutputError(f"{folder}: cannot be written ({e.strerror or e}); choose another folder with -o") from e
+        why = getattr(e.__cause__ or e, "strerror", None) or e
+        raise OutputError(f"{folder}: cannot be written ({why}); choose another folder with -o") from e
     if free < MIN_FREE_BYTES:
         raise OutputError(f"{folder}: only {free // 1024**2} MiB are free on this disk; free some space or choose another folder with -o")
 

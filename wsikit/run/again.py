@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from wsikit.errors import DamagedStoreError, StoreError
 from wsikit.run.finish import aggregate_slide
-from wsikit.run.job import Job, read_run
-from wsikit.run.ledger import SLIDE, commit_slide, finished_stages, receipts_path
-from wsikit.run.plan import PIXELS
+from wsikit.run.job import RUN_FILE, Job, only_run, read_run, update_run
+from wsikit.run.ledger import SLIDE, can_aggregate, commit_results, receipts_path
 from wsikit.run.prepare import load_plan, store_path
-from wsikit.run.results import read_results, write_results
+from wsikit.run.results import TABLES, read_result, read_results, table_digests, write_results
 from wsikit.store import SlideStore
 from wsikit.store.durable import digest_of, sha256_file
 from wsikit.store.receipts import read_receipts
@@ -24,26 +24,45 @@ def aggregate_run(folder: Path) -> int:
     ------
     StoreMismatchError
         The folder holds no run.
+    DamagedStoreError
+        Columns of some slides are damaged or missing; the message names these, the others are done.
     OutputError
         It cannot be written.
     """
     job = Job.model_validate(read_run(folder)["job"])
-    count = 0
-    for case in job.slides:
-        path = store_path(folder, case.slide_id)
-        if not path.exists():
-            continue
+    with only_run(folder):
+        done = {case.slide_id: _aggregate(folder, job, case.slide_id) for case in job.slides if is_finished(folder, case.slide_id)}
+        write_results(folder, job, read_results(folder, job))
+        update_run(folder, files=table_digests(folder))
+    if damaged := [slide_id for slide_id, good in done.items() if not good]:
+        raise DamagedStoreError(f"{folder}: columns are damaged or missing, and not used, of {', '.join(damaged)}; score these slides again to repair them")
+    return len(done)
+
+
+def _aggregate(folder: Path, job: Job, slide_id: str) -> bool:
+    """Whether a slide's columns were whole, and its result was made again from them."""
+    path = store_path(folder, slide_id)
+    try:
         plan = load_plan(str(path), digest_of(SlideStore(path).attributes))
-        if finished_stages(path, plan) >= set(plan.stages) - {PIXELS}:
-            aggregate_slide(str(folder), job.key, case.slide_id)
-            commit_slide(path, plan)
-            count += 1
-    write_results(folder, job, read_results(folder, job))
-    return count
+    except StoreError:
+        return False
+    if not can_aggregate(path, plan):
+        return False
+    aggregate_slide(str(folder), job.key, slide_id)
+    commit_results(path)
+    return True
+
+
+def is_finished(folder: Path, slide_id: str) -> bool:
+    """Whether a slide was once put together, whatever became of its files."""
+    return SLIDE in {r.block for r in read_receipts(receipts_path(store_path(folder, slide_id)))}
 
 
 class Finding(NamedTuple):
-    """Something wrong with a stored file: ``missing``, ``damaged``, ``unfinished`` or ``unknown``."""
+    """Something wrong with a stored file: ``missing``, ``damaged``, ``unfinished`` or ``unknown``.
+
+    ``slide_id`` is empty for a file of the run; ``file`` is relative to the run's folder for these, else to its ``slides``.
+    """
 
     slide_id: str
     problem: str
@@ -58,24 +77,52 @@ def verify_run(folder: Path) -> Iterator[Finding]:
     StoreMismatchError
         The folder holds no run.
     """
-    job = Job.model_validate(read_run(folder)["job"])
-    results = read_results(folder, job)
-    for case in job.slides:
-        if results.get(case.slide_id, {}).get("status") == "failed":
-            continue
-        path = store_path(folder, case.slide_id)
-        receipts = read_receipts(receipts_path(path))
-        if SLIDE not in {r.block for r in receipts}:
-            yield Finding(case.slide_id, "unfinished", path.name)
-            continue
-        known = {name: digest for r in receipts for name, digest in r.files.items()}
-        for name, digest in sorted(known.items()):
-            file = path.parent / name
-            if not file.is_file():
-                yield Finding(case.slide_id, "missing", name)
-            elif sha256_file(file) != digest:
-                yield Finding(case.slide_id, "damaged", name)
-        for file in sorted(p for p in path.rglob("*") if p.is_file()):
-            name = file.relative_to(path.parent).as_posix()
-            if name not in known:
-                yield Finding(case.slide_id, "unknown", name)
+    try:
+        passport = read_run(folder)
+        slides = [case["slide_id"] for case in passport["job"]["slides"]]
+        yield from _verify_tables(folder, passport.get("files"))
+    except DamagedStoreError:
+        yield Finding("", "damaged", RUN_FILE)
+        slides = sorted(p.stem for p in (folder / "slides").glob("*.zarr"))
+    for slide_id in slides:
+        yield from _verify_slide(folder, slide_id)
+
+
+def _verify_tables(folder: Path, files: Mapping[str, str] | None) -> Iterator[Finding]:
+    if files is None:
+        yield Finding("", "unfinished", TABLES[0])
+    else:
+        yield from _compare("", folder, files)
+
+
+def _verify_slide(folder: Path, slide_id: str) -> Iterator[Finding]:
+    path = store_path(folder, slide_id)
+    if _failed(folder, slide_id):
+        return
+    receipts = read_receipts(receipts_path(path))
+    if SLIDE not in {r.block for r in receipts}:
+        yield Finding(slide_id, "unfinished", path.name)
+        return
+    known = {name: digest for r in receipts for name, digest in r.files.items()}
+    yield from _compare(slide_id, path.parent, known)
+    for file in sorted(p for p in path.rglob("*") if p.is_file()):
+        name = file.relative_to(path.parent).as_posix()
+        if name not in known:
+            yield Finding(slide_id, "unknown", name)
+
+
+def _compare(slide_id: str, folder: Path, known: Mapping[str, str]) -> Iterator[Finding]:
+    for name, digest in sorted(known.items()):
+        file = folder / name
+        if not file.is_file():
+            yield Finding(slide_id, "missing", name)
+        elif sha256_file(file) != digest:
+            yield Finding(slide_id, "damaged", name)
+
+
+def _failed(folder: Path, slide_id: str) -> bool:
+    try:
+        result = read_result(folder, slide_id)
+    except DamagedStoreError:
+        return False
+    return result is not None and result["status"] == "failed"

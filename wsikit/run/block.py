@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import zarr
 from safetensors.numpy import save
 
 from wsikit.cut import Canvas, Want, cut
@@ -16,13 +15,15 @@ from wsikit.grid import Block, TileGrid
 from wsikit.models import load_model
 from wsikit.models._network import Detections, Network
 from wsikit.run.job import load_job
-from wsikit.run.plan import BLOCK_LEVELS, PIXELS, PYRAMID_FACTOR, Plan, Stage
+from wsikit.run.plan import BLOCK_LEVELS, PIXELS, PYRAMID_FACTOR, Plan, Stage, chunk_px
 from wsikit.run.prepare import load_plan, open_case, store_path
 from wsikit.stain import StainFit
 from wsikit.store import SlideStore
-from wsikit.store.durable import digest_of, disk_errors, sync_file, sync_folder, write_atomic
+from wsikit.store.codec import PixelCodec, parse_codec
+from wsikit.store.durable import digest_of, write_atomic
 from wsikit.store.image import coarser
 from wsikit.store.receipts import Receipt, digests
+from wsikit.store.shard import write_shard
 
 
 @lru_cache(maxsize=8)
@@ -57,7 +58,9 @@ def do_block(run_dir: str, run_key: str, slide_id: str, block: Block, names: lis
     files: list[Path] = []
     for name in names:
         if name == PIXELS:
-            files += _write_pixels(path, canvases[name], block, plan.stages[name], plan, attributes["pixels"]["shard_px"])
+            assert job.pixels is not None
+            codec = parse_codec(job.pixels.codec)
+            files += _write_pixels(path, canvases[name], block, plan.stages[name], plan, attributes["pixels"]["shard_px"], codec)
             continue
         ref = job.models[name]
         model = worker_model(ref.folder, ref.digest, job.device)
@@ -98,7 +101,7 @@ def _owned(found: Detections, corner: np.ndarray, row: int, grid: TileGrid) -> d
     }
 
 
-def _write_pixels(path: Path, canvas: Canvas, block: Block, stage: Stage, plan: Plan, side: int) -> list[Path]:
+def _write_pixels(path: Path, canvas: Canvas, block: Block, stage: Stage, plan: Plan, side: int, codec: PixelCodec) -> list[Path]:
     """Fill the block's shard at each level it owns; returns the shards that came to be."""
     t = stage.grid.tile_px
     rgb = np.full((side, side, 3), 255, np.uint8)
@@ -108,18 +111,11 @@ def _write_pixels(path: Path, canvas: Canvas, block: Block, stage: Stage, plan: 
         rgb[y - y0 : y - y0 + t, x - x0 : x - x0 + t] = pixels[y - canvas.y : y - canvas.y + t, x - canvas.x : x - canvas.x + t]
     written = []
     for level in range(BLOCK_LEVELS):
-        file = path / str(level) / f"c/0/{block.row}/{block.column}"
-        if not (path / str(level)).exists():
+        array = path / str(level)
+        if not array.exists():
             break
-        with disk_errors(path):
-            array = zarr.open_array(str(path / str(level)), mode="r+")
-            shard = side // PYRAMID_FACTOR**level
-            ys, xs = block.row * shard, block.column * shard
-            h, w = (min(shard, n - at) for n, at in zip(array.shape[1:], (ys, xs), strict=True))
-            array[:, ys : ys + h, xs : xs + w] = np.moveaxis(rgb, -1, 0)[:, :h, :w]
-            if file.exists():  # a shard that is all white is not written
-                sync_file(file)
-                sync_folder(file.parent)
-                written.append(file)
+        file = array / f"c/0/{block.row}/{block.column}"
+        if write_shard(file, rgb, chunk_px(len(rgb), t), codec):
+            written.append(file)
         rgb = coarser(rgb, PYRAMID_FACTOR)
     return written

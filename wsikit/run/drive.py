@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -20,7 +21,7 @@ from wsikit.run.job import Job
 from wsikit.run.ledger import is_complete, missing_blocks, receipts_path
 from wsikit.run.plan import Plan
 from wsikit.run.prepare import load_plan, prepare_slide, store_path
-from wsikit.run.results import failed_result, read_results, write_results
+from wsikit.run.results import failed_result, read_result, write_results
 from wsikit.store import SlideStore
 from wsikit.store.durable import digest_of, write_json
 from wsikit.store.receipts import Receipt, append_receipt
@@ -89,6 +90,11 @@ class Driver:
             self._write_tables()
         return {c.slide_id: self.results[c.slide_id] for c in self.job.slides}
 
+    @cached_property
+    def _run(self) -> tuple[str, str]:
+        """What each task starts with: the folder, as a worker elsewhere finds it, and the job's key, which takes a while for many slides."""
+        return str(self.folder.absolute()), self.job.key
+
     def _write_tables(self) -> None:
         write_results(self.folder, self.job, self.results)
         self.written = monotonic()
@@ -111,7 +117,7 @@ class Driver:
 
     def _submit(self, slide: _Slide, kind: str, about: Any, task: Callable[..., Any], *args: Any) -> None:
         slide.running += 1
-        self.pending[self.pool.executor.submit(task, str(self.folder), self.job.key, slide.slide_id, *args)] = (slide, kind, about)
+        self.pending[self.pool.executor.submit(task, *self._run, slide.slide_id, *args)] = (slide, kind, about)
 
     def _take(self, future: Future[Any], slide: _Slide, kind: str, about: Any) -> None:
         slide.running -= 1
@@ -122,7 +128,7 @@ class Driver:
             elif kind == "prepare":
                 self._prepared(slide)
             else:
-                self._ended(slide, read_results(self.folder, self.job.model_copy(update={"slides": [self.job.case(slide.slide_id)]}))[slide.slide_id])
+                self._stored(slide)
                 return
         except OutputError:
             raise
@@ -134,10 +140,9 @@ class Driver:
     def _prepared(self, slide: _Slide) -> None:
         path = store_path(self.folder, slide.slide_id)
         slide.plan = load_plan(str(path), digest_of(SlideStore(path).attributes))
-        if is_complete(path, slide.plan):
+        if is_complete(path, slide.plan, self.job):
             slide.finishing = True
-            found = read_results(self.folder, self.job)[slide.slide_id]
-            self._ended(slide, found)
+            self._stored(slide)
             return
         slide.todo.extend(missing_blocks(path, slide.plan).items())
         self.on_progress(Progress("planned", slide.slide_id, blocks=len(slide.todo)))
@@ -161,6 +166,12 @@ class Driver:
             self._ended(slide, result)
         else:
             self._submit(slide, "finish", None, finish_slide)
+
+    def _stored(self, slide: _Slide) -> None:
+        """The slide is finished: take the result that lies in the folder."""
+        result = read_result(self.folder, slide.slide_id)
+        assert result is not None
+        self._ended(slide, result)
 
     def _ended(self, slide: _Slide, result: dict[str, Any]) -> None:
         self.results[slide.slide_id] = result

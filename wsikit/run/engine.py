@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+import signal
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from typing import Any
 
-from wsikit.errors import EngineError
+from wsikit.errors import EngineError, UsageError
 
 # One thread per process: with more, numeric libraries add in another order and results depend on the machine's load.
 _THREADS = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
 # glibc otherwise hands every large buffer back to the system at once, and half the time goes into page faults
 _MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**28), "MALLOC_TRIM_THRESHOLD_": str(2**29)}
 _QUIET = {"DASK_LOGGING__DISTRIBUTED": "error"}
-_CONNECT_SECONDS = "20s"
+_CONNECT_SECONDS = "8s"
 
 
 class InProcess(Executor):
@@ -54,7 +55,11 @@ def open_pool(workers: int | None, scheduler: str | None = None, device: str = "
     ------
     EngineError
         The scheduler cannot be reached, or has no workers.
+    UsageError
+        ``workers`` is below 0.
     """
+    if workers is not None and workers < 0:
+        raise UsageError(f"{workers} workers: give 0 to work in this process, or how many processes")
     if scheduler is None and workers == 0:
         yield Pool(InProcess(), 1, 1)
         return
@@ -76,12 +81,20 @@ def _wait_for_workers(client: Any) -> int:
 
 
 def default_workers(device: str) -> int:
-    """One worker per GPU for ``cuda``; otherwise one per core, at most 8."""
-    if device == "cuda":
-        import torch
-
-        return max(1, torch.cuda.device_count())
+    """One worker per GPU for ``cuda``, one for a named GPU; otherwise one per core, at most 8."""
+    if device != "cpu":
+        return len(visible_gpus(device))
     return max(1, min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1))
+
+
+def visible_gpus(device: str) -> list[str]:
+    """What ``CUDA_VISIBLE_DEVICES`` calls each GPU that this process may use; on a shared machine these need not start at 0."""
+    if device != "cuda":
+        return ["0"]
+    import torch
+
+    allowed = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+    return allowed[: torch.cuda.device_count()] or [str(i) for i in range(max(1, torch.cuda.device_count()))]
 
 
 @contextlib.contextmanager
@@ -90,15 +103,20 @@ def _local_cluster(workers: int, device: str) -> Iterator[Any]:
     import dask
     from distributed import Nanny, Scheduler, SpecCluster
 
-    nannies = {i: {"cls": Nanny, "options": worker_options(i, device)} for i in range(workers)}
-    scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "dashboard": False, "port": 0}}
+    nannies = {i: {"cls": Nanny, "options": worker_options(i, device, visible_gpus(device))} for i in range(workers)}
+    scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "dashboard": False, "dashboard_address": "127.0.0.1:0", "port": 0}}
     # only what is set before a process starts reaches its memory allocator and its logging
     before_start = {"distributed.nanny.pre-spawn-environ": _THREADS | _MEMORY | _QUIET}
     with dask.config.set(before_start), SpecCluster(workers=nannies, scheduler=scheduler, silence_logs=40) as cluster:
         yield cluster
 
 
-def worker_options(index: int, device: str) -> dict[str, Any]:
-    """Options of one worker process: one thread, loopback, and for ``cuda`` a GPU of its own."""
-    env = {"CUDA_VISIBLE_DEVICES": str(index)} if device == "cuda" else {}
-    return {"host": "127.0.0.1", "nthreads": 1, "dashboard": False, "memory_limit": 0, "env": env}
+def worker_options(index: int, device: str, gpus: Sequence[str] = ("0",)) -> dict[str, Any]:
+    """Options of one worker process: one thread, loopback, and for ``cuda`` one of the ``gpus``, in turn."""
+    env = {"CUDA_VISIBLE_DEVICES": gpus[index % len(gpus)]} if device == "cuda" else {}
+    return {"host": "127.0.0.1", "nthreads": 1, "dashboard": False, "memory_limit": 0, "env": env, "preload": [__name__]}
+
+
+def dask_setup(_: Any) -> None:
+    """Called by dask in each new worker process: Ctrl-C in a terminal reaches them too, and the run itself ends them."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from wsikit.run.prepare import load_plan, store_path
 from wsikit.store import SlideStore
 from wsikit.store.columns import write_table
 from wsikit.store.durable import digest_of, disk_errors, write_json
-from wsikit.store.image import Placement, coarser, write_group, write_image
+from wsikit.store.image import Placement, coarser, write_image
 
 NO_NUMBERS = ("call", "probability", "tile_share", "doubt", "count", "per_mm2", "low", "high", "hotspot", "risk", "group", "survival")
 
@@ -47,15 +48,18 @@ def finish_slide(run_dir: str, run_key: str, slide_id: str) -> dict[str, Any]:
     store = SlideStore(path)
     plan = load_plan(str(path), digest_of(store.attributes))
     cards = job.cards()
-    done = finished_stages(path, plan)
+    done, work = finished_stages(path, plan), plan.work()
     for name, stage in plan.stages.items():
         if name == PIXELS:
             _coarse_levels(path)
             _write_tiles(path, store, stage, job)
         elif name not in done:
-            _write_columns(path, store, stage, cards[name], job.models[name], path.with_suffix(".parts") / name)
+            # only the parts of this plan: an earlier one, cut into other blocks, may have left some as well
+            parts = [path.with_suffix(".parts") / name / f"{block.name}.safetensors" for block, names in work.items() if name in names]
+            _write_columns(path, store, stage, cards[name], job.models[name], parts)
+    _drop_others(path, plan)
     aggregate_slide(run_dir, run_key, slide_id)
-    commit_slide(path, plan)
+    commit_slide(path, plan, job)
     return {"status": "ok"}
 
 
@@ -99,16 +103,22 @@ def slide_result(store: SlideStore, plan: Plan, job: Job, results: dict[str, Any
     }
 
 
-def _write_columns(path: Path, store: SlideStore, stage: Stage, card: Card, ref: ModelRef, parts: Path) -> None:
+def _drop_others(path: Path, plan: Plan) -> None:
+    """Remove columns that no stage stands for any more: a pipeline that is refused now, say."""
+    wanted = {*plan.stages, *([TILES] if PIXELS in plan.stages else [])}
+    for folder in [*(path / "tables").iterdir(), *(path / "overlays").iterdir()]:
+        if folder.is_dir() and folder.name not in wanted:
+            shutil.rmtree(folder)
+
+
+def _write_columns(path: Path, store: SlideStore, stage: Stage, card: Card, ref: ModelRef, parts: Iterable[Path]) -> None:
     """A pipeline's table and heat map from its blocks' parts, in the order of the tiles."""
-    loaded = [load_file(p) for p in sorted(parts.glob("*.safetensors"))]
+    loaded = [load_file(p) for p in parts]
     columns = {k: np.concatenate([part[k] for part in loaded]) for k in loaded[0]} if loaded else _no_columns(card)
     order = np.argsort(columns.pop("row"), kind="stable")
     columns = {k: v[order] for k, v in columns.items()}
     attributes = {"model": ref.model_dump(exclude={"folder"}), "classes": card.classes, "task": card.task, "key": stage.key, "cells": list(stage.grid.shape)}
     table, overlay = path / "tables" / stage.name, path / "overlays" / stage.name
-    write_group(path / "tables", {})
-    write_group(path / "overlays", {})
     for folder in (table, overlay):
         shutil.rmtree(folder, ignore_errors=True)
     if card.task == "detect":
@@ -130,7 +140,6 @@ def _write_tiles(path: Path, store: SlideStore, stage: Stage, job: Job) -> None:
     raster = Raster.from_json(store.attributes["survey"]["raster"])
     grid = TileGrid(stage.grid.raster, job.pixels.tile_px, job.pixels.overlap_px)
     tiles = make_stage(TILES, stage.key, grid, store.tissue() == 1, raster, 0.0)
-    write_group(path / "tables", {})
     shutil.rmtree(path / "tables" / TILES, ignore_errors=True)
     write_table(path / "tables" / TILES, tile_columns(tiles), {"task": TILES, "key": stage.key, "tile_px": grid.tile_px, "overlap_px": grid.overlap_px})
 

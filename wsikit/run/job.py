@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import json
 import platform
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from wsikit import RESEARCH_USE_ONLY, __version__
-from wsikit.errors import StoreMismatchError, UsageError
-from wsikit.models import RISK_PIPELINE, Card, find_model, pipelines, read_card
+from wsikit.errors import DamagedStoreError, StoreMismatchError, UsageError
+from wsikit.models import RISK_PIPELINE, Card, check_weights, find_model, pipelines, read_card
 from wsikit.run.cases import Case
 from wsikit.run.plan import BLOCK_PX
 from wsikit.stain import get_method
-from wsikit.store.durable import digest_of, write_json
-from wsikit.store.image import parse_codec
+from wsikit.store.codec import parse_codec
+from wsikit.store.durable import digest_of, lock_file, write_json
 
 RUN_FILE = "run.json"
 _SOFTWARE = (
@@ -97,8 +98,8 @@ def choose_models(names: Sequence[str] | None, models: Mapping[str, str | Path] 
     ------
     UsageError
         A pipeline is not known, or a model is of another pipeline.
-    UnknownModelError, CardError
-        A model cannot be found or its card read.
+    UnknownModelError, CardError, WeightsMismatchError
+        A model cannot be found, its card not read, or its weights are not the card's.
     """
     models = dict(models or {})
     for name in [*(names or ()), *models]:
@@ -111,6 +112,7 @@ def choose_models(names: Sequence[str] | None, models: Mapping[str, str | Path] 
         card = read_card(folder)
         if card.pipeline != name:
             raise UsageError(f"model {card.name} is for pipeline '{card.pipeline}', not '{name}'")
+        check_weights(card, folder)  # now, and not slide after slide
         found[name] = ModelRef(name=card.name, folder=str(folder.resolve()), digest=card.digest)
     return found
 
@@ -134,8 +136,6 @@ def check_job(job: Job) -> None:
     UsageError
         A stain method, codec, device, tile or block size cannot be.
     """
-    import torch
-
     get_method(job.stain)
     if job.pixels is not None:
         parse_codec(job.pixels.codec)
@@ -145,10 +145,24 @@ def check_job(job: Job) -> None:
             raise UsageError(f"an mpp of {job.pixels.mpp:g} is outside 0.05–20")
     if not 256 <= job.block_px <= 16384:
         raise UsageError("blocks have 256 to 16384 px a side")
+    check_device(job.device)
+
+
+def check_device(device: str) -> None:
+    """Fail before any work where torch cannot use a device.
+
+    Raises
+    ------
+    UsageError
+        It cannot, or there is none of that name.
+    """
+    import torch
+
     try:
-        torch.empty(0, device=job.device)
-    except (RuntimeError, AssertionError) as e:
-        raise UsageError(f"device '{job.device}' cannot be used here ({str(e).splitlines()[0]}); try --device cpu") from e
+        torch.zeros(1, device=device).cpu()  # "meta" takes numbers and never gives them back
+    except (RuntimeError, AssertionError, ValueError) as e:
+        why = (str(e).strip().splitlines() or [type(e).__name__])[0].split(". ")[0].removesuffix(".")
+        raise UsageError(f"device '{device}' cannot be used here ({why[:100]}); devices are cpu, cuda, cuda:1 …, mps: try --device cpu") from e
 
 
 def write_run(folder: Path, job: Job, **more: Any) -> None:
@@ -159,19 +173,48 @@ def write_run(folder: Path, job: Job, **more: Any) -> None:
     OutputError
         The folder cannot be written.
     """
-    write_json(
-        folder / RUN_FILE,
-        {
-            "wsikit": __version__,
-            "statement": RESEARCH_USE_ONLY,
-            "job": job.model_dump(),
-            "seeds": {},
-            "software": {"python": platform.python_version(), **{n: v for n in _SOFTWARE if (v := _version(n))}},
-            "machine": {"system": platform.system(), "processor": platform.machine(), "device": job.device},
-            "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
-            **more,
-        },
-    )
+    passport = {
+        "wsikit": __version__,
+        "statement": RESEARCH_USE_ONLY,
+        "job": job.model_dump(),
+        "seeds": {},
+        "software": {"python": platform.python_version(), **{n: v for n in _SOFTWARE if (v := _version(n))}},
+        "machine": {"system": platform.system(), "processor": platform.machine(), "device": job.device},
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        **more,
+    }
+    write_json(folder / RUN_FILE, passport | {"digest": digest_of(passport)})
+
+
+def update_run(folder: Path, **more: Any) -> None:
+    """Replace some entries of ``run.json``.
+
+    Raises
+    ------
+    StoreMismatchError, DamagedStoreError
+        See `read_run`.
+    OutputError
+        The folder cannot be written.
+    """
+    passport = {k: v for k, v in read_run(folder).items() if k != "digest"} | more
+    write_json(folder / RUN_FILE, passport | {"digest": digest_of(passport)})
+
+
+@contextlib.contextmanager
+def only_run(folder: Path) -> Iterator[None]:
+    """Keep other runs out of a folder, and clear away what a killed one left half-written.
+
+    Raises
+    ------
+    StoreMismatchError
+        Another process is working in the folder.
+    """
+    with lock_file(folder / "slides/.lock") as mine:
+        if not mine:
+            raise StoreMismatchError(f"{folder}: another wsikit is working in this folder; wait until it is done, or choose another one with -o")
+        for torn in [*folder.glob(".*.tmp"), *folder.glob("slides/.*.tmp")]:
+            torn.unlink(missing_ok=True)
+        yield
 
 
 def now() -> str:
@@ -193,12 +236,20 @@ def read_run(folder: Path) -> dict[str, Any]:
     ------
     StoreMismatchError
         The folder holds no run.
+    DamagedStoreError
+        Its ``run.json`` is not what was written.
     """
+    path = folder / RUN_FILE
     try:
-        value: dict[str, Any] = json.loads((folder / RUN_FILE).read_text())
+        value: dict[str, Any] = json.loads(path.read_bytes())
         Job.model_validate(value["job"])
-    except (OSError, ValueError, KeyError, ValidationError) as e:
-        raise StoreMismatchError(f"{folder}: no readable {RUN_FILE}, so it is not the folder of a wsikit run") from e
+        whole = value["digest"] == digest_of({k: v for k, v in value.items() if k != "digest"})
+    except OSError as e:
+        raise StoreMismatchError(f"{folder}: no readable {RUN_FILE}, so no wsikit run; give the folder that wsikit score wrote with -o") from e
+    except (ValueError, KeyError, TypeError, AttributeError):
+        whole = False
+    if not whole:
+        raise DamagedStoreError(f"{path}: damaged, or not of wsikit; remove it and the CSV files beside it and score the same slides again")
     return value
 
 
@@ -219,19 +270,21 @@ def load_job(folder: str, key: str) -> Job:
 
 def merge_jobs(old: Job, new: Job) -> Job:
     """A second run into the same folder: its pipelines and slides are added, its other parameters hold."""
-    known = {c.path: c for c in old.slides}
-    taken = {c.slide_id for c in old.slides}
-    slides = {c.path: c for c in old.slides}
+    slides = {c.slide_id: c for c in old.slides}
+    known: dict[str, list[str]] = {}
+    for case in old.slides:
+        known.setdefault(case.path, []).append(case.slide_id)
     for case in new.slides:
-        slide_id = known[case.path].slide_id if case.path in known else _free(case.slide_id, taken)
-        taken.add(slide_id)
-        slides[case.path] = case.model_copy(update={"slide_id": slide_id})
-    return new.model_copy(update={"models": {**old.models, **new.models}, "slides": list(slides.values()), "pixels": new.pixels or old.pixels})
+        ids = known.get(case.path)
+        slide_id = ids.pop(0) if ids else _free(case.slide_id, {name.lower() for name in slides})
+        slides[slide_id] = case.model_copy(update={"slide_id": slide_id})
+    models = dict(sorted({**old.models, **new.models}.items(), key=lambda m: pipelines().index(m[0])))
+    return new.model_copy(update={"models": models, "slides": list(slides.values()), "pixels": new.pixels or old.pixels})
 
 
 def _free(slide_id: str, taken: set[str]) -> str:
     free, n = slide_id, 1
-    while free in taken:
+    while free.lower() in taken:  # some file systems fold case
         n += 1
         free = f"{slide_id}-{n}"
     return free

@@ -1,17 +1,25 @@
-"""What of a slide is done, and what is left? The receipts on disk are the truth, and only while their bytes hold."""
+"""What of a slide is done, and what is left? The receipts on disk are the truth, and only while their bytes hold.
+
+A slide's receipts are: ``layout`` for the empty store, one per block, and once it is finished ``stage <pipeline>`` for each table with its
+heat map, and ``slide`` for the rest. A digest is taken when a file is written and never again from what is found on the disk: otherwise
+damage would come to be receipted as right.
+"""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from wsikit.grid import Block
+from wsikit.run.job import Job
 from wsikit.run.plan import PIXELS, Plan
-from wsikit.store.receipts import Receipt, digests, read_receipts, rewrite_receipts
+from wsikit.store.receipts import Receipt, append_receipt, digests, read_receipts, rewrite_receipts
 
-SLIDE = "slide"
+SLIDE, LAYOUT = "slide", "layout"
+ATTRIBUTES = "zarr.json"
 RESULT_SUFFIXES = (".json", ".geojson", ".png")
+LITTER = (".partial", ".tmp")
 
 
 def receipts_path(store: Path) -> Path:
@@ -25,7 +33,7 @@ def _stage_entry(name: str) -> str:
 
 def finished_stages(store: Path, plan: Plan) -> set[str]:
     """The pipelines whose tables are put together, from this slide, model and parameters, and undamaged."""
-    found = {r.block: r for r in read_receipts(receipts_path(store))}
+    found = _latest(store)
     entries = {name: found.get(_stage_entry(name)) for name in plan.stages}
     return {name for name, r in entries.items() if r and r.keys.get(name) == plan.stages[name].key and r.holds(store.parent)}
 
@@ -48,28 +56,72 @@ def _done_parts(store: Path, plan: Plan) -> set[tuple[str, str]]:
     return done
 
 
-def is_complete(store: Path, plan: Plan) -> bool:
-    """Whether the slide was put together from exactly this plan, and nothing of it is damaged or missing."""
-    whole = {r.block: r for r in read_receipts(receipts_path(store))}.get(SLIDE)
-    keys = {name: stage.key for name, stage in plan.stages.items()}
-    if whole is None or whole.keys != keys or not whole.holds(store.parent):
+def layout(store: Path) -> dict[str, str] | None:
+    """Digests of the files that the empty store was laid out with; None when there are none, or one is damaged or missing."""
+    found = _latest(store).get(LAYOUT)
+    return found.files if found and found.holds(store.parent) else None
+
+
+def commit_layout(store: Path, laid: Mapping[str, str]) -> None:
+    """Receipt of an empty store; of a store that was ``laid`` before, only the attributes are new."""
+    files = [store / ATTRIBUTES] if laid else _files(store)
+    append_receipt(receipts_path(store), Receipt(block=LAYOUT, keys={}, files={**laid, **digests(store.parent, files)}))
+
+
+def is_complete(store: Path, plan: Plan, job: Job) -> bool:
+    """Whether the slide was put together from exactly this plan and these models, and nothing of it is damaged or missing."""
+    whole = _latest(store).get(SLIDE)
+    if whole is None or whole.keys != _slide_keys(plan, job) or not whole.holds(store.parent):
         return False
     return finished_stages(store, plan) >= set(plan.stages) - {PIXELS} and not missing_blocks(store, plan)
 
 
-def commit_slide(store: Path, plan: Plan) -> None:
-    """Receipts of what remains of a finished slide: one per block with pixels, one per pipeline, one for the rest."""
+def can_aggregate(store: Path, plan: Plan) -> bool:
+    """Whether all that a result is made of is there, undamaged."""
+    return SLIDE in _latest(store) and layout(store) is not None and finished_stages(store, plan) >= set(plan.stages) - {PIXELS}
+
+
+def commit_slide(store: Path, plan: Plan, job: Job) -> None:
+    """Receipts of what remains of a finished slide: the layout, one per block with pixels, one per pipeline, one for the rest."""
+    _sweep(store)
     blocks = {r.block: r for r in (_pixels_of(r, store) for r in read_receipts(receipts_path(store))) if r is not None}
+    kept = [_latest(store)[LAYOUT], *blocks.values()]
     stages = {name: [p for part in ("tables", "overlays") for p in _files(store / part / name)] for name in plan.stages if name != PIXELS}
-    spoken_for = {store.parent / f for r in blocks.values() for f in r.files} | {p for files in stages.values() for p in files}
-    rest = [p for p in _files(store) if p not in spoken_for] + [store.with_suffix(s) for s in RESULT_SUFFIXES]
-    receipts = [*blocks.values()]
+    spoken_for = {store.parent / f for r in kept for f in r.files} | {p for files in stages.values() for p in files}
+    rest = [p for p in _files(store) if p not in spoken_for] + _results(store)
     for name, files in stages.items():
-        receipts.append(Receipt(block=_stage_entry(name), keys={name: plan.stages[name].key}, files=digests(store.parent, files)))
-    keys = {name: stage.key for name, stage in plan.stages.items()}
-    receipts.append(Receipt(block=SLIDE, keys=keys, files=digests(store.parent, rest)))
-    rewrite_receipts(receipts_path(store), receipts)
+        kept.append(Receipt(block=_stage_entry(name), keys={name: plan.stages[name].key}, files=digests(store.parent, files)))
+    kept.append(Receipt(block=SLIDE, keys=_slide_keys(plan, job), files=digests(store.parent, rest)))
+    rewrite_receipts(receipts_path(store), kept)
     shutil.rmtree(store.with_suffix(".parts"), ignore_errors=True)
+
+
+def commit_results(store: Path) -> None:
+    """New digests for a result that was made again, and for nothing else."""
+    receipts = read_receipts(receipts_path(store))
+    whole = _latest(store)[SLIDE]
+    again = Receipt(block=SLIDE, keys=whole.keys, files={**whole.files, **digests(store.parent, _results(store))})
+    rewrite_receipts(receipts_path(store), [*(r for r in receipts if r.block != SLIDE), again])
+
+
+def _sweep(store: Path) -> None:
+    """Remove the half-written files that a killed process left."""
+    for file in store.rglob("*"):
+        if file.name.endswith(LITTER):
+            file.unlink(missing_ok=True)
+
+
+def _latest(store: Path) -> dict[str, Receipt]:
+    return {r.block: r for r in read_receipts(receipts_path(store))}
+
+
+def _slide_keys(plan: Plan, job: Job) -> dict[str, str]:
+    """What a slide's result depends on: the stages, and the model of each answer, also of those without a stage."""
+    return {name: stage.key for name, stage in plan.stages.items()} | {f"answer {name}": ref.digest for name, ref in job.models.items()}
+
+
+def _results(store: Path) -> list[Path]:
+    return [store.with_suffix(suffix) for suffix in RESULT_SUFFIXES]
 
 
 def _pixels_of(receipt: Receipt, store: Path) -> Receipt | None:
@@ -81,4 +133,4 @@ def _pixels_of(receipt: Receipt, store: Path) -> Receipt | None:
 
 
 def _files(folder: Path) -> Iterable[Path]:
-    return [p for p in sorted(folder.rglob("*")) if p.is_file() and not p.name.endswith((".partial", ".tmp"))]
+    return [p for p in sorted(folder.rglob("*")) if p.is_file() and not p.name.endswith(LITTER)]

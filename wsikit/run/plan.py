@@ -96,6 +96,11 @@ def shard_px(grid: TileGrid, finest: tuple[float, float], block_px: int) -> int:
     return max(1, round(block_px * finest[0] / grid.raster.downsample[0] / unit)) * unit
 
 
+def chunk_px(shard: int, tile_px: int) -> int:
+    """Side of the chunks of a shard: a tile, or the whole shard of a coarser level that tiles do not divide."""
+    return tile_px if shard % tile_px == 0 else shard
+
+
 def grid_info(grid: TileGrid) -> dict[str, Any]:
     """A grid as plain values for the store's attributes; which of its cells are kept follows from the mask."""
     return {"raster": grid.raster.to_json(), "tile_px": grid.tile_px, "overlap_px": grid.overlap_px}

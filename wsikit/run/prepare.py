@@ -14,7 +14,21 @@ from wsikit.cut import normalise
 from wsikit.errors import ResolutionMismatchError, StoreMismatchError
 from wsikit.grid import Raster, TileGrid
 from wsikit.run.job import Job, load_job
-from wsikit.run.plan import BLOCK_LEVELS, PIXELS, PYRAMID_FACTOR, Plan, block_grid, finest_downsample, grid_info, grid_of, make_stage, pyramid_sizes, shard_px
+from wsikit.run.ledger import commit_layout, layout
+from wsikit.run.plan import (
+    BLOCK_LEVELS,
+    PIXELS,
+    PYRAMID_FACTOR,
+    Plan,
+    block_grid,
+    chunk_px,
+    finest_downsample,
+    grid_info,
+    grid_of,
+    make_stage,
+    pyramid_sizes,
+    shard_px,
+)
 from wsikit.slide import Slide
 from wsikit.store import LABELS, SCHEMA, SlideStore
 from wsikit.store.durable import digest_of
@@ -29,11 +43,17 @@ def store_path(run_dir: str | Path, slide_id: str) -> Path:
     return Path(run_dir) / "slides" / f"{slide_id}.zarr"
 
 
-@lru_cache(maxsize=4)
 def open_case(run_dir: str, run_key: str, slide_id: str) -> Slide:
-    """A slide of a run, opened once per process."""
+    """A slide of a run, opened once per process, and again when its file was replaced."""
     case = load_job(run_dir, run_key).case(slide_id)
-    return Slide(case.path, mpp=case.mpp, mpp_source=case.mpp_source)
+    file = Path(case.path)
+    stamp = (s.st_ino, s.st_size, s.st_mtime_ns) if file.exists() and (s := file.stat()) else ()
+    return _open_case(case.path, case.mpp, case.mpp_source, stamp)
+
+
+@lru_cache(maxsize=4)
+def _open_case(path: str, mpp: float | None, mpp_source: str, stamp: tuple[int, ...]) -> Slide:
+    return Slide(path, mpp=mpp, mpp_source=mpp_source)
 
 
 def prepare_slide(run_dir: str, run_key: str, slide_id: str) -> dict[str, Any]:
@@ -52,14 +72,17 @@ def prepare_slide(run_dir: str, run_key: str, slide_id: str) -> dict[str, Any]:
     facts = _slide_facts(slide)
     survey_key = digest_of([SURVEY_VERSION, SCHEMA, facts, job.stain, job.pixels.model_dump() if job.pixels else None])
     grids, refused = _model_grids(slide, job)
-    old = _attributes(path)
+    laid = layout(path)
+    old = _attributes(path) if laid else None
     if old is None or old["survey"]["key"] != survey_key:
         clear_slide(path)
-        pixels = _pixel_layout(slide, job, grids)
-        old = _lay_out(path, pixels, job, survey(slide, job.stain), facts, survey_key)
-    attributes = old | {"stages": old["stages"] | _stages(job, grids, old), "refused": refused, "block_px": job.block_px}
-    if attributes != old:
+        laid = None
+        old = _lay_out(path, _pixel_layout(slide, job, grids), job, survey(slide, job.stain), facts, survey_key)
+    stages = {k: v for k, v in sorted((old["stages"] | _stages(job, grids, old)).items()) if k not in refused}
+    attributes = old | {"stages": stages, "refused": refused, "block_px": job.block_px}
+    if attributes != old or not laid:
         write_group(path, {"wsikit": attributes})
+        commit_layout(path, laid or {})
     return {"blocks": len(load_plan(str(path), digest_of(attributes)).work())}
 
 
@@ -134,6 +157,8 @@ def _lay_out(path: Path, pixels: dict[str, Any] | None, job: Job, found: Survey,
     """Write the empty store: image levels, tissue label, attributes last."""
     places = _empty_pyramid(path, grid_of(pixels), pixels["shard_px"], job) if pixels else _overview_pyramid(path, found, job)
     _tissue_label(path, found, len(places))
+    for group in ("tables", "overlays"):
+        write_group(path / group, {})
     attributes = {
         "schema": SCHEMA,
         "statement": RESEARCH_USE_ONLY,
@@ -178,7 +203,7 @@ def _empty_pyramid(path: Path, grid: TileGrid, side: int, job: Job) -> list[Plac
     for i, size in enumerate(pyramid_sizes(grid.raster.size)):
         factor = PYRAMID_FACTOR**i
         shard = side // factor if i < BLOCK_LEVELS else -(-max(size) // grid.tile_px) * grid.tile_px
-        chunk = grid.tile_px if shard % grid.tile_px == 0 else shard
+        chunk = chunk_px(shard, grid.tile_px)
         create_array(path, str(i), (3, size.h, size.w), "|u1", 255, chunk=(3, chunk, chunk), shard=(3, shard, shard), codec=job.pixels.codec)
         places.append(Placement.of((downsample[0] * factor, downsample[1] * factor), (mpp[0] / downsample[0], mpp[1] / downsample[1])))
     return places

@@ -13,10 +13,13 @@ from wsikit.aggregate.calls import call_patient
 from wsikit.aggregate.doubt import outside_domain
 from wsikit.aggregate.mitosis import poisson_interval
 from wsikit.aggregate.survival import load_risk, predict_risk
+from wsikit.errors import DamagedStoreError
 from wsikit.models import RISK_PIPELINE, Card
 from wsikit.run.job import Job
 from wsikit.store.durable import write_atomic
+from wsikit.store.receipts import digests
 
+TABLES = ("slides.csv", "patients.csv")
 SLIDE_COLUMNS = ("slide_id", "path", "status", "reason", "reader", "mpp", "mpp_y", "mpp_source", "tissue_mm2", "n_tiles")
 _COUNT_FIELDS = ("count", "area_mm2", "per_mm2", "low", "high")
 _RISK_FIELDS = ("risk", "group")
@@ -48,6 +51,11 @@ def write_results(folder: Path, job: Job, results: Mapping[str, Mapping[str, Any
             ["patient", "slides", "tissue_mm2", *(c for n in names for c in _columns(n, cards) if not c.endswith(("hotspot_x", "hotspot_y")))],
             rows,
         )
+
+
+def table_digests(folder: Path) -> dict[str, str]:
+    """SHA-256 of the tables of a run, for its passport."""
+    return digests(folder, [folder / name for name in TABLES if (folder / name).exists()])
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
@@ -130,11 +138,27 @@ def _pooled(answers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {"status": "ok", "reason": "", **{k: round(v, 6) for k, v in numbers.items()}, "hotspot": densest["hotspot"]}
 
 
+def read_result(folder: Path, slide_id: str) -> dict[str, Any] | None:
+    """The result of a slide; None when it has none.
+
+    Raises
+    ------
+    DamagedStoreError
+        The file is not what was written.
+    """
+    path = folder / "slides" / f"{slide_id}.json"
+    try:
+        value = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except ValueError as e:
+        raise DamagedStoreError(f"{path}: damaged, it is not JSON any more; run wsikit score again to repair it") from e
+    if not isinstance(value, dict) or not {"status", "reason", "pipelines"} <= value.keys():
+        raise DamagedStoreError(f"{path}: damaged, it is not a slide's result; run wsikit score again to repair it")
+    return value
+
+
 def read_results(folder: Path, job: Job) -> dict[str, dict[str, Any]]:
     """Results of the slides that have one, by id."""
-    found = {}
-    for case in job.slides:
-        path = folder / "slides" / f"{case.slide_id}.json"
-        if path.exists():
-            found[case.slide_id] = json.loads(path.read_text())
-    return found
+    found = {case.slide_id: read_result(folder, case.slide_id) for case in job.slides}
+    return {slide_id: result for slide_id, result in found.items() if result is not None}

@@ -23,7 +23,7 @@ import zarr
 
 from wsikit.errors import DamagedStoreError, StoreError, StoreMismatchError
 from wsikit.store.columns import Table
-from wsikit.store.image import Placement
+from wsikit.store.image import Placement, read_array
 
 SCHEMA = 1
 LABELS = {1: ("tissue", [0, 158, 115, 90]), 2: ("ink or dense blood", [213, 94, 0, 160]), 3: ("scanner black", [0, 0, 0, 160])}
@@ -81,7 +81,7 @@ class SlideStore:
 
     def tissue(self) -> np.ndarray:
         """The tissue label, uint8 (H, W), on the low-power raster: see `LABELS`."""
-        return np.asarray(self._array("labels/tissue/0"))
+        return read_array(self._array("labels/tissue/0"))
 
     def tables(self) -> dict[str, Table]:
         """Columns of every pipeline that was scored, by its name."""
@@ -105,7 +105,7 @@ class SlideStore:
         group = groups[name]
         ome: Any = group.attrs["ome"]
         channels = tuple(c["label"] for c in ome["omero"]["channels"])
-        return Overlay(np.asarray(group["0"]), channels, _datasets(group)[0][1])
+        return Overlay(read_array(self._array(f"overlays/{name}/0")), channels, _datasets(group)[0][1])
 
     @property
     def result(self) -> dict[str, Any]:
@@ -114,12 +114,15 @@ class SlideStore:
         Raises
         ------
         StoreError
-            The slide was not finished.
+            The slide was not finished, or the file is damaged.
         """
         path = self.path.with_suffix(".json")
         if not path.exists():
             raise StoreError(f"{path}: the slide has no result yet; run the same wsikit score again to finish it")
-        value: dict[str, Any] = json.loads(path.read_text())
+        try:
+            value: dict[str, Any] = json.loads(path.read_bytes())
+        except ValueError as e:
+            raise DamagedStoreError(f"{path}: damaged, it is not JSON any more; run wsikit score again to repair it") from e
         return value
 
     def _groups(self, name: str) -> list[tuple[str, zarr.Group]]:
@@ -151,6 +154,12 @@ def open_store(path: str | Path) -> SlideStore:
     ------
     StoreMismatchError
         The folder is not a wsikit store, or of another schema.
+
+    Examples
+    --------
+    >>> store = open_store("out/slides/a.zarr")              # doctest: +SKIP
+    >>> sorted(store.tables())                               # doctest: +SKIP
+    ['mitosis', 'sts-subtype']
     """
     return SlideStore(path)
 

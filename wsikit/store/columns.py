@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import zarr
 
+from wsikit.errors import DamagedStoreError
 from wsikit.store.durable import disk_errors
-from wsikit.store.image import create_array, write_group
+from wsikit.store.image import create_array, read_array, write_group
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,7 +35,12 @@ class Table(Mapping[str, np.ndarray]):
     def __getitem__(self, name: str) -> np.ndarray:
         if name not in self._group:
             raise KeyError(name)
-        return np.asarray(self._group[name])
+        array = self._group[name]
+        assert isinstance(array, zarr.Array)
+        # every shard of a column is written, so one that is not there was lost, and would read as zeros
+        if array.size and array.nchunks_initialized < array.nchunks:
+            raise DamagedStoreError(f"{array.store_path}: a file of this column is missing; run wsikit verify on the run folder")
+        return read_array(array)
 
     def __iter__(self) -> Iterator[str]:
         return iter(sorted(self._group.array_keys()))
@@ -79,6 +85,6 @@ def write_table(path: Path, columns: Mapping[str, np.ndarray], attributes: dict[
         shard = -(-min(_SHARD_ROWS, max(1, len(values))) // rows) * rows
         with disk_errors(path):
             axes = ["row", "column"][: values.ndim]
-            array = create_array(path, name, values.shape, values.dtype.str, 0, chunk=(rows, *rest), shard=(shard, *rest), axes=axes)  # type: ignore[arg-type]
+            array = create_array(path, name, values.shape, values.dtype.str, None, chunk=(rows, *rest), shard=(shard, *rest), axes=axes)  # type: ignore[arg-type]
             if len(values):
                 array[...] = values

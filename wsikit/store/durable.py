@@ -28,7 +28,7 @@ def disk_errors(where: Path) -> Iterator[None]:
     except OSError as e:
         if e.errno in (errno.ENOSPC, errno.EDQUOT):
             raise OutputError(f"{where}: no space left on the disk; free some and run the same command again, finished blocks are kept") from e
-        if e.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
+        if e.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR):
             raise OutputError(f"{where}: cannot be written ({e.strerror}); choose another folder with -o") from e
         raise
 
@@ -67,12 +67,6 @@ def write_json(path: Path, value: Any) -> None:
     write_atomic(path, (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
 
 
-def sync_file(path: Path) -> None:
-    """Wait until a file's bytes are on the disk."""
-    with path.open("rb") as f:
-        os.fsync(f.fileno())
-
-
 def sync_folder(path: Path) -> None:
     """Wait until a folder's entries are on the disk (where the system can say so)."""
     with contextlib.suppress(OSError):
@@ -81,6 +75,28 @@ def sync_folder(path: Path) -> None:
             os.fsync(fd)
         finally:
             os.close(fd)
+
+
+@contextlib.contextmanager
+def lock_file(path: Path) -> Iterator[bool]:
+    """Whether this process alone holds the lock, until the block ends; a process that dies lets go of it.
+
+    Where the system or the file system has no locks, the answer is always yes.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        yield True
+        return
+    with path.open("ab") as f:
+        try:
+            fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        except OSError:  # this file system has none
+            pass
+        yield True
 
 
 def sha256_file(path: Path) -> str:

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 import zarr
-from zarr.codecs import ZstdCodec
 
-from wsikit.errors import UsageError
+from wsikit.errors import DamagedStoreError
 from wsikit.grid import Raster
 from wsikit.resample import shrink
+from wsikit.store.codec import parse_codec
 from wsikit.store.durable import disk_errors
 
 RGB_CHANNELS = [
@@ -45,46 +45,46 @@ class Placement:
         return cls.of(raster.downsample, mpp0)
 
 
-def parse_codec(text: str) -> ZstdCodec:
-    """The pixel codec of ``--codec``: ``zstd`` or ``zstd:LEVEL``. Its checksum makes bit rot an error, not a colour.
-
-    Raises
-    ------
-    UsageError
-        It is another codec, or a level that zstd does not have.
-    """
-    name, _, level = text.partition(":")
-    if name != "zstd" or (level and not level.isdigit()) or int(level or 1) > 22:
-        raise UsageError(f"codec '{text}' is not known; use zstd or zstd:LEVEL with a level of 0 to 22")
-    return ZstdCodec(level=int(level or 1), checksum=True)
-
-
 def create_array(
     group: Path,
     name: str,
     shape: Sequence[int],
     dtype: str,
-    fill: float,
+    fill: float | None,
     *,
     chunk: Sequence[int],
     shard: Sequence[int] | None = None,
     axes: str = "cyx",
     codec: str = "zstd:1",
 ) -> zarr.Array:
-    """An empty array whose chunks lie in shards; chunks that hold only the fill value are not written."""
+    """An empty array whose chunks lie in shards; with ``fill`` None every chunk is written, else those with another value."""
     array: zarr.Array = zarr.create_array(
         store=str(group / name),
         shape=tuple(shape),
         dtype=dtype,
         chunks=tuple(chunk),
         shards=tuple(shard) if shard else None,
-        fill_value=fill,
-        compressors=[parse_codec(codec)],
+        fill_value=0 if fill is None else fill,
+        **parse_codec(codec).zarr_arguments(),
         dimension_names=list(axes),
-        config={"write_empty_chunks": False},
+        config={"write_empty_chunks": fill is None},
         overwrite=True,
     )
     return array
+
+
+def read_array(array: zarr.Array) -> np.ndarray:
+    """All of an array.
+
+    Raises
+    ------
+    DamagedStoreError
+        Its bytes are not those that were written.
+    """
+    try:
+        return np.asarray(array[...])
+    except (ValueError, RuntimeError, TypeError, IndexError) as e:
+        raise DamagedStoreError(f"{array.store_path}: damaged ({' '.join(str(e).split())[:100]}); run wsikit verify on the run folder") from e
 
 
 def write_group(path: Path, attributes: dict[str, Any]) -> None:

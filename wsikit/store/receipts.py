@@ -44,7 +44,9 @@ def append_receipt(path: Path, receipt: Receipt) -> None:
     OutputError
         The disk is full or cannot be written.
     """
-    with disk_errors(path), path.open("ab") as f:
+    with disk_errors(path), path.open("a+b") as f:
+        if f.tell() and (f.seek(-1, os.SEEK_END), f.read())[1] != b"\n":
+            f.write(b"\n")  # a crash tore the last line off; this one must not become part of it
         f.write(_line(receipt))
         f.flush()
         os.fsync(f.fileno())
