@@ -1,5 +1,8 @@
 """wsikit: whole-slide analysis for soft-tissue sarcoma. Research use only.
 
+`open_slide`, `Slide` and `Region` read slides; `score` and `tile` work on them and `open_store` reads what they left; `load_model` gives
+a model to use by itself; every error raised on purpose is a `WsikitError`; ``RESEARCH_USE_ONLY`` is the statement that goes with all results.
+
 >>> import wsikit as wk
 >>> slide = wk.open_slide("a.svs")                                    # doctest: +SKIP
 >>> run = wk.score(["a.svs"], "out/", pipelines=["sts-subtype"])      # doctest: +SKIP

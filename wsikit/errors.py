@@ -30,7 +30,11 @@ from __future__ import annotations
 
 
 class WsikitError(Exception):
-    """Base of all errors raised on purpose; its text is fit to show to a user."""
+    """Base of all errors raised on purpose; its text is fit to show to a user.
+
+    >>> str(SlideNotFoundError("a.svs: no such file; check the path"))
+    'a.svs: no such file; check the path'
+    """
 
     def __str__(self) -> str:
         return str(self.args[0]) if self.args else type(self).__name__

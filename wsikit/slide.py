@@ -40,6 +40,17 @@ class Slide:
         Which way in was chosen.
     properties : dict
         Allow-listed metadata; never patient data.
+
+    Raises
+    ------
+    SlideNotFoundError, UnsupportedFormatError, DamagedSlideError, UsageError
+        See `open_slide`.
+
+    Examples
+    --------
+    >>> with Slide("a.svs") as slide:                        # doctest: +SKIP
+    ...     slide.thumbnail(512).dtype
+    dtype('uint8')
     """
 
     def __init__(self, path: str | Path, *, mpp: float | None = None, mpp_source: str = "override", reader: str | None = None) -> None:

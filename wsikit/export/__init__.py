@@ -22,12 +22,12 @@ def export_run(folder: Path, out: Path, kind: str) -> int:
     OutputError
         ``out`` cannot be written.
     """
-    stores = [p for p in sorted((folder / "slides").glob("*.zarr")) if p.with_suffix(".json").exists()]
+    found = (open_store(p) for p in sorted((folder / "slides").glob("*.zarr")) if p.with_suffix(".json").exists())
+    stores = [s for s in found if s.result["status"] == "ok"]  # a slide that failed may have left half a store
     if not stores:
         raise StoreMismatchError(f"{folder}: no finished slides here; give the folder that wsikit score wrote with -o")
     count = 0
-    for path in stores:
-        store = open_store(path)
+    for store in stores:
         if kind == "geojson":
             write_geojson(store, out / f"{store.slide_id}.geojson")
             count += 1
