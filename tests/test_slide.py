@@ -1,0 +1,165 @@
+"""A slide's pixels are where they belong at every resolution, from every process and thread, and after an error."""
+
+from __future__ import annotations
+
+import multiprocessing
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import wsikit as wk
+from wsikit.errors import DamagedSlideError, RegionError, ResolutionMismatchError, SlideNotFoundError, UnsupportedFormatError, UsageError
+from wsikit.geometry import Region
+from wsikit.slide import Slide
+
+W, H, MPP = 1237, 971, 0.5
+
+
+def ramp() -> np.ndarray:
+    """Red says how far right, green how far down (0 … 250), blue is even."""
+    rgb = np.full((H, W, 3), 90, np.uint8)
+    rgb[..., 0] = np.rint((np.arange(W) + 0.5) * 250 / W)
+    rgb[..., 1] = np.rint((np.arange(H)[:, None] + 0.5) * 250 / H)
+    return rgb
+
+
+@pytest.fixture(scope="module")
+def slide(tmp_path_factory: pytest.TempPathFactory) -> Slide:
+    """The ramp as a lossless OME-TIFF whose levels have whole sides only by cutting."""
+    path = tmp_path_factory.mktemp("ramp") / "ramp.ome.tif"
+    rgb = ramp()
+    options: dict[str, Any] = {"tile": (128, 128), "photometric": "rgb", "compression": "deflate"}
+    with tifffile.TiffWriter(path, ome=True) as tif:
+        tif.write(rgb, subifds=1, metadata={"axes": "YXS", "PhysicalSizeX": MPP, "PhysicalSizeY": MPP}, **options)
+        h, w = H // 4, W // 4
+        tif.write(rgb[: 4 * h, : 4 * w].reshape(h, 4, w, 4, 3).mean((1, 3)).round().astype(np.uint8), subfiletype=1, **options)
+    return wk.open_slide(path)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, W - 60), st.integers(0, H - 60), st.integers(20, 300), st.floats(0.5, 6.0))
+def test_pixels_are_where_they_belong(slide: Slide, x: int, y: int, side: int, mpp: float) -> None:
+    region = Region(x, y, min(side, W - x), min(side, H - y))
+    raster = slide.raster(mpp)
+    dx, dy = raster.downsample
+    found = slide.read(region, mpp=mpp).astype(float)
+    h, w = found.shape[:2]
+    assert abs(w - region.w / dx) <= 1
+    assert abs(h - region.h / dy) <= 1
+    i, j = round(region.x / dx) + np.arange(w), round(region.y / dy) + np.arange(h)
+    right, down = (i + 0.5) * dx, (j + 0.5) * dy
+    inside_x, inside_y = (i + 1) * dx <= W - 4, (j + 1) * dy <= H - 4
+    step = 250 / min(W, H)
+    # the start may be rounded by half a pixel of the raster, level 1 lies up to a level-0 pixel off, and grey levels are rounded twice
+    assert np.abs(found[..., 0] - right * 250 / W)[:, inside_x].max(initial=0) <= 1.1 + step
+    assert np.abs(found[..., 1] - (down * 250 / H)[:, None])[inside_y].max(initial=0) <= 1.1 + step
+    assert (found[..., 2][np.ix_(inside_y, inside_x)] == 90).all()
+    assert abs(i[0] * dx - region.x) <= dx / 2 + 1e-6
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.floats(0.5, 6.0), st.integers(1, 30), st.integers(1, 30), st.integers(1, 30))
+def test_neighbours_have_no_seam(slide: Slide, mpp: float, x: int, left: int, right: int) -> None:
+    raster = slide.raster(mpp)
+    whole = slide.read_raster(raster, x, 3, left + right, 9)
+    parts = [slide.read_raster(raster, x, 3, left, 9), slide.read_raster(raster, x + left, 3, right, 9)]
+    assert np.array_equal(np.concatenate(parts, 1), whole)
+
+
+def test_without_mpp_a_region_is_level_0(slide: Slide) -> None:
+    assert np.array_equal(slide.read((11, 13, 40, 30)), ramp()[13:43, 11:51])
+    assert np.array_equal(slide.read(Region(11, 13, 40, 30), mpp=MPP), ramp()[13:43, 11:51])
+
+
+def test_beyond_the_slide_is_white_at_every_resolution(slide: Slide) -> None:
+    assert (slide.read((W + 40, 0, 50, 50), mpp=2.0) == 255).all()
+    edge = slide.read((-40, 100, 80, 40), mpp=1.0)
+    assert (edge[:, :20] == 255).all()
+    assert (edge[:, 20:, 2] == 90).all()
+
+
+def test_finer_than_the_slide_is_refused(slide: Slide) -> None:
+    with pytest.raises(ResolutionMismatchError):
+        slide.read((0, 0, 50, 50), mpp=0.4)
+    assert slide.read((0, 0, 50, 50), mpp=0.46).shape == (54, 54, 3)
+
+
+def test_low_power_does_not_depend_on_the_strips(slide: Slide) -> None:
+    raster = slide.low_power(200)
+    assert raster.downsample == pytest.approx((8, 8), rel=0.01)
+    whole = slide.read_low_power(raster)
+    assert whole.shape == (raster.size.h, raster.size.w, 3)
+    assert np.array_equal(slide.read_low_power(raster, strip_px=1), whole)
+    assert np.array_equal(slide.read_low_power(raster, strip_px=5000), whole)
+
+
+@pytest.mark.parametrize("most", [1, 50, 300, 1237, 5000])
+def test_thumbnails_fit(slide: Slide, most: int) -> None:
+    found = slide.thumbnail(most)
+    longer = max(found.shape[:2])
+    assert most / 2 < longer <= most or (most >= W and found.shape == (H, W, 3))
+
+
+def test_too_much_at_once_is_refused(slide: Slide) -> None:
+    with pytest.raises(RegionError, match="at once"):
+        slide.read((0, 0, 40_000, 40_000))
+    with pytest.raises(RegionError, match="no level 7; levels are 0 to 1"):
+        slide.read_level(7, Region(0, 0, 1, 1))
+
+
+def test_the_override_travels(slide: Slide) -> None:
+    other = pickle.loads(pickle.dumps(Slide(slide.path, mpp=0.25, mpp_source="csv", reader="tiff")))
+    assert (other.mpp, other.mpp_source, other.reader) == ((0.25, 0.25), "csv", "tiff")
+    assert repr(other) == "<Slide ramp.ome.tif: 1237 × 971 px, 0.25 × 0.25 µm/px, tiff>"
+
+
+def _read_in_child(slide: Slide, handle: int, answer: Any) -> None:
+    answer.send((slide.read((500, 400, 64, 64)), id(slide._handle) == handle))
+
+
+def test_a_forked_child_opens_the_file_itself(slide: Slide) -> None:
+    """With its parent's handle it would share the position in the file."""
+    expected = slide.read((500, 400, 64, 64))
+    ours, theirs = multiprocessing.Pipe()
+    child = multiprocessing.get_context("fork").Process(target=_read_in_child, args=(slide, id(slide._handle), theirs))
+    child.start()
+    try:
+        assert ours.poll(30)
+        pixels, shared = ours.recv()
+    finally:
+        child.join(30)
+    assert np.array_equal(pixels, expected)
+    assert not shared
+
+
+@pytest.mark.parametrize("reader", ["openslide", "native", "tiff"])
+def test_one_damaged_tile_does_not_spoil_the_others(reader: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, ramp(), tile=(256, 256), photometric="rgb", compression="jpeg")
+    with tifffile.TiffFile(path) as tif:
+        at, size = tif.pages[0].dataoffsets[0], tif.pages[0].databytecounts[0]
+    whole = wk.open_slide(path, reader=reader).read((300, 300, 64, 64))
+    data = bytearray(path.read_bytes())
+    data[at : at + size] = bytes(size)
+    path.write_bytes(data)
+    with wk.open_slide(path, reader=reader) as slide:
+        for _ in range(2):
+            with pytest.raises(DamagedSlideError, match=r"a\.tif"):
+                slide.read((0, 0, 64, 64))
+            assert np.array_equal(slide.read((300, 300, 64, 64)), whole)
+
+
+def test_what_cannot_be_opened_says_so(tmp_path: Path) -> None:
+    with pytest.raises(SlideNotFoundError, match=r"gone\.svs: no such file"):
+        wk.open_slide(tmp_path / "gone.svs")
+    with pytest.raises(UnsupportedFormatError, match="a folder that is not one slide"):
+        wk.open_slide(tmp_path)
+    np.save(tmp_path / "a.npy", np.zeros((4, 4, 3), np.uint8))
+    with pytest.raises(UsageError, match=r"no reader is called 'magic'; there are: .*array.*openslide"):
+        wk.open_slide(tmp_path / "a.npy", reader="magic")
