@@ -254,7 +254,9 @@ def open_slide(path: str | Path, *, mpp: float | None = None, reader: str | None
     Examples
     --------
     >>> slide = open_slide("a.svs")                         # doctest: +SKIP
-    >>> slide.read((0, 0, 512, 512), mpp=0.5).shape         # doctest: +SKIP
+    >>> slide.mpp                                           # doctest: +SKIP
+    (0.5, 0.5)
+    >>> slide.read((0, 0, 512, 512), mpp=1.0).shape         # doctest: +SKIP
     (256, 256, 3)
     """
     return Slide(path, mpp=mpp, reader=reader)

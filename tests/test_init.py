@@ -1,0 +1,83 @@
+"""The public names: few, documented, quick to import, and their examples do what they show."""
+
+from __future__ import annotations
+
+import doctest
+import re
+import shutil
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import wsikit as wk
+from wsikit import errors
+
+NAMES = ["Region", "Slide", "WsikitError", "load_model", "open_slide", "open_store", "score", "tile"]
+FUNCTIONS = ["load_model", "open_slide", "open_store", "score", "tile"]
+
+
+def test_the_names_are_these() -> None:
+    assert sorted(wk.__all__) == sorted([*NAMES, "RESEARCH_USE_ONLY", "__version__"])
+    assert dir(wk) == wk.__all__
+    assert len(wk.__all__) <= 20
+    assert wk.__version__ == version("wsikit")
+    assert wk.RESEARCH_USE_ONLY.startswith("Research use only. Not a medical device")
+    for name in NAMES:
+        assert getattr(wk, name).__name__ == name
+        assert name in (wk.__doc__ or "")
+
+
+def test_a_name_that_is_not_there() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'nosuch'"):
+        wk.nosuch  # noqa: B018
+    with pytest.raises(ImportError):
+        from wsikit import nosuch  # type: ignore[attr-defined]  # noqa: F401
+
+
+def test_names_import_only_when_used() -> None:
+    loaded = "[m for m in sys.modules if m.startswith(('wsikit.', 'torch', 'numpy'))]"
+    program = f"import sys, wsikit as wk\nprint({loaded})\nfor name in wk.__all__: getattr(wk, name)\nprint('wsikit.run' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "[]\nTrue\n", "")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_name_says_what_it_does_with_an_example(name: str) -> None:
+    text = getattr(wk, name).__doc__
+    assert ">>>" in text
+    assert re.match(r"[A-Z].*[.?]\n", text)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_each_function_names_the_errors_it_raises(name: str) -> None:
+    section = getattr(wk, name).__doc__.split("Raises\n")[1].split("\n\n")[0]
+    named = re.findall(r"\w+Error", section)
+    assert named
+    for error in named:
+        assert issubclass(getattr(errors, error), wk.WsikitError)
+
+
+def examples(name: str) -> doctest.DocTest:
+    """The examples of a public name, those marked as skipped too."""
+    found = doctest.DocTestFinder(recurse=False).find(getattr(wk, name), name, globs={"wk": wk, "np": np, **{n: getattr(wk, n) for n in NAMES}})
+    (test,) = found
+    for example in test.examples:
+        example.options = {}
+        example.source = example.source.replace("# doctest: +SKIP", "")
+    return test
+
+
+def test_the_examples_of_the_docstrings_run(phantom: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copy(phantom.path, tmp_path / "a.svs")
+    monkeypatch.chdir(tmp_path)
+    runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE)
+    for name in ["open_slide", "Slide", "load_model", "score", "open_store", "tile"]:
+        report: list[str] = []
+        assert runner.run(examples(name), out=report.append, clear_globs=False).failed == 0, "".join(report)
+    assert runner.summarize(verbose=False).attempted >= 12
+    assert wk.open_store("out/slides/a.zarr").result["pipelines"]["sts-subtype"]["call"] == "LMS"
