@@ -24,7 +24,8 @@ class StainFit(BaseModel):
 
     ``trusted`` is false where the fit could not be believed: pixels then pass through unchanged, and
     ``reason`` says why. ``vectors`` are unit optical-density vectors, one row a stain (haematoxylin, eosin);
-    ``max_concentration`` is the 99th percentile of each.
+    ``max_concentration`` is the 99th percentile of each. ``mean`` and ``std`` are L*, a*, b*, for methods that
+    know no stains. ``target`` are the colours to bring the slide to; the method's reference when None.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -34,7 +35,23 @@ class StainFit(BaseModel):
     reason: str = ""
     vectors: list[list[float]] = []
     max_concentration: list[float] = []
+    mean: list[float] = []
+    std: list[float] = []
     pixels: int = 0
+    target: StainTarget | None = None
+
+
+class StainTarget(BaseModel):
+    """Colours taken from an image instead of a method's reference: the file's name, its SHA-256, and a trusted fit of it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    image: str
+    digest: str
+    fit: StainFit
+
+
+StainFit.model_rebuild()
 
 
 class StainMethod(Protocol):

@@ -1,6 +1,6 @@
 """A 3 × 3 matrix on optical densities, as table look-ups and integer sums: the same bytes on every machine, thread and device.
 
-``out_c = io · exp(Σ_k matrix[c, k] · ln((in_k + 1) / io))``. Each input value has one entry of 64 bits that holds its share of
+``out_c = io · exp(Σ_k matrix[c, k] · ln((in_k + 1) / io)) − less``. Each input value has one entry of 64 bits that holds its share of
 all three outputs, 21 bits each in fixed point: a pixel is three look-ups, two additions and three look-ups of the exponential.
 The result is the rounded formula, or one grey level beside it where that lies within 0.06 of the middle between two.
 """
@@ -31,13 +31,13 @@ class Tables(NamedTuple):
     grey: tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
-def tables_of(matrix: np.ndarray, io: float) -> Tables:
-    """The tables of a matrix (3, 3), rows are outputs."""
-    return _tables(tuple(np.asarray(matrix, np.float64).ravel().tolist()), io)
+def tables_of(matrix: np.ndarray, io: float, less: int = 0) -> Tables:
+    """The tables of a matrix (3, 3), rows are outputs. With ``less`` 1 the identity matrix changes nothing; Macenko's programs have 0."""
+    return _tables(tuple(np.asarray(matrix, np.float64).ravel().tolist()), io, less)
 
 
 @lru_cache(maxsize=16)
-def _tables(matrix: tuple[float, ...], io: float) -> Tables:
+def _tables(matrix: tuple[float, ...], io: float, less: int) -> Tables:
     light = np.array(matrix).reshape(3, 3, 1) * np.log((np.arange(256) + 1) / io)  # (out, in, 256)
     steps = _STEPS
     while (np.ptp(light, axis=2).sum(1) * steps).max() >= 2**_BITS - 4:  # a matrix that multiplies densities by a hundred
@@ -46,13 +46,13 @@ def _tables(matrix: tuple[float, ...], io: float) -> Tables:
     lowest = place.min(2)
     place -= lowest[..., None]
     share = sum(place[c] << (_BITS * c) for c in range(3))
-    greys = [_grey((np.arange(place[c].max(1).sum() + 1) + lowest[c].sum()) / steps, io) for c in range(3)]
+    greys = [_grey((np.arange(place[c].max(1).sum() + 1) + lowest[c].sum()) / steps, io, less) for c in range(3)]
     return Tables(np.asarray(share), (greys[0], greys[1], greys[2]))
 
 
-def _grey(log_light: np.ndarray, io: float) -> np.ndarray:
+def _grey(log_light: np.ndarray, io: float, less: int) -> np.ndarray:
     """Grey levels of logarithms of transmitted light."""
-    return np.rint(np.exp(np.minimum(log_light, 1.0)) * io).clip(0, 255).astype(np.uint8)
+    return np.rint(np.exp(np.minimum(log_light, 1.0)) * io - less).clip(0, 255).astype(np.uint8)
 
 
 def apply_tables(images: Tensor, tables: Tables) -> Tensor:

@@ -2,12 +2,15 @@
 
 Macenko et al., "A method for normalizing histology slides for quantitative analysis", ISBI 2009. Constants
 and conventions are torchstain's (``Io`` 240, ``alpha`` 1, ``beta`` 0.15, its reference stain matrix), so that
-pixels agree with that library wherever it gets the same fit.
+pixels agree with that library wherever it gets the same fit. As there, a pixel that hardly absorbs in one of the
+colours counts as glass. Eosin that lets red through (its vector below 0.15 in red, in weakly stained tissue) is
+then left out, and the eosin found lies up to some degrees towards haematoxylin; `wsikit.stain.vahadane` keeps it.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -37,35 +40,38 @@ class Macenko:
     def fit(self, pixels: np.ndarray) -> StainFit:
         """Stain vectors and concentrations of tissue pixels, uint8 (N, 3); untrusted fits say why."""
         density = optical_density(pixels)
-        density = density[(density >= BETA).all(1)]
-        if len(density) < MIN_PIXELS:
-            return self._untrusted(f"only {len(density)} stained pixels, {MIN_PIXELS} are needed", len(density))
-        vectors = _stain_vectors(density)
-        if vectors is None:
-            return self._untrusted("the pixels have one colour, so two stains cannot be told apart", len(density))
-        if reason := implausible(vectors):
-            return self._untrusted(reason, len(density))
-        concentration = density @ np.linalg.pinv(vectors)
-        maximum = np.percentile(concentration, 99, axis=0)
-        if not (maximum > 0.05).all():
-            return self._untrusted("one of the two stains is hardly there", len(density))
-        # rounding makes the fit, and so every pixel, the same on every linear-algebra library
-        return StainFit(
-            method=self.name,
-            trusted=True,
-            vectors=np.round(vectors, 6).tolist(),
-            max_concentration=np.round(maximum, 6).tolist(),
-            pixels=len(density),
-        )
-
-    def _untrusted(self, reason: str, pixels: int) -> StainFit:
-        return StainFit(method=self.name, trusted=False, reason=reason, pixels=pixels)
+        return fit_two_stains(self.name, density[(density >= BETA).all(1)], _stain_vectors)
 
     def apply(self, images: Tensor, fit: StainFit) -> Tensor:
         """Normalise uint8 (..., 3) in optical density; the identity for an untrusted fit."""
-        if not fit.trusted:
-            return images
-        return apply_tables(images, tables_of(colour_matrix(fit), IO))
+        return apply_two_stains(images, fit)
+
+
+def fit_two_stains(method: str, density: np.ndarray, find: Callable[[np.ndarray], np.ndarray | None]) -> StainFit:
+    """The fit of stained pixels' optical density (N, 3) with the vectors (2, 3) that ``find`` finds; None from it means one colour."""
+    vectors = maximum = None
+    if len(density) < MIN_PIXELS:
+        reason = f"only {len(density)} stained pixels, {MIN_PIXELS} are needed"
+    elif (vectors := find(density)) is None:
+        reason = "the pixels have one colour, so two stains cannot be told apart"
+    elif not (reason := implausible(vectors)):
+        maximum = np.percentile(density @ np.linalg.pinv(vectors), 99, axis=0)
+        reason = "" if (maximum > 0.05).all() else "one of the two stains is hardly there"
+    if reason or vectors is None or maximum is None:
+        return StainFit(method=method, trusted=False, reason=reason, pixels=len(density))
+    # rounding makes the fit, and so every pixel, the same on every linear-algebra library
+    return StainFit(
+        method=method,
+        trusted=True,
+        vectors=np.round(vectors, 6).tolist(),
+        max_concentration=np.round(maximum, 6).tolist(),
+        pixels=len(density),
+    )
+
+
+def apply_two_stains(images: Tensor, fit: StainFit) -> Tensor:
+    """uint8 (..., 3) with each stain in the target's colour and strength; the identity for an untrusted fit."""
+    return apply_tables(images, tables_of(colour_matrix(fit), IO)) if fit.trusted else images
 
 
 def optical_density(pixels: np.ndarray) -> np.ndarray:
@@ -74,9 +80,10 @@ def optical_density(pixels: np.ndarray) -> np.ndarray:
 
 
 def colour_matrix(fit: StainFit) -> np.ndarray:
-    """The 3 × 3 matrix that takes a slide's optical density to the reference's: float64, rows are outputs."""
-    scale = REFERENCE_MAX / np.array(fit.max_concentration)
-    return np.asarray(REFERENCE.T @ np.diag(scale) @ np.linalg.pinv(np.array(fit.vectors)).T)
+    """The 3 × 3 matrix that takes a slide's optical density to its target's, or the reference's: float64, rows are outputs."""
+    target = fit.target.fit if fit.target else None
+    to, most = (np.array(target.vectors), np.array(target.max_concentration)) if target else (REFERENCE, REFERENCE_MAX)
+    return np.asarray(to.T @ np.diag(most / np.array(fit.max_concentration)) @ np.linalg.pinv(np.array(fit.vectors)).T)
 
 
 def _stain_vectors(density: np.ndarray) -> np.ndarray | None:
