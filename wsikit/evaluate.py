@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +38,11 @@ def evaluate_model(model: str, labels: Path, out: Path, workers: int | None = 0)
 
 def _scored(card: Card, folder: Path, rows: list[tuple[str, str, float | None]], out: Path, workers: int | None) -> Run:
     """Score these (path, patient, mpp) with the model into ``out``."""
-    lines = ["path,patient,mpp", *(f'"{Path(p).resolve()}","{patient}",{mpp or ""}' for p, patient, mpp in rows)]
+    text = io.StringIO()
+    csv.writer(text).writerows([("path", "patient", "mpp"), *((Path(p).resolve(), patient, mpp or "") for p, patient, mpp in rows)])
     out.mkdir(parents=True, exist_ok=True)
     cases = out.parent / f"{out.name}.cases.csv"
-    write_atomic(cases, ("\n".join(lines) + "\n").encode())
+    write_atomic(cases, text.getvalue().encode())
     run = score([cases], out, [card.pipeline], models={card.pipeline: folder}, workers=workers)
     if len(run.failed) == len(run.results):
         raise LabelsError(f"no slide could be scored; the first: {next(iter(run.failed.values()))}")

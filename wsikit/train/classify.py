@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from wsikit.errors import LabelsError
 from wsikit.metrics import balanced_accuracy, confusion
 from wsikit.models import family
 from wsikit.models._card import Card, Weights, write_model
@@ -46,13 +47,19 @@ def train_classifier(
     SlideError
         A slide cannot be used.
     LabelsError
-        There are too few patients to hold any out.
+        There are too few patients to hold any out, or no tile with tissue of a class.
     """
     card = Card(**card_fields, weights=_PLACEHOLDER)
     train, val = split_by_patient(items, seed=seed)
     log(f"{len(train)} slides to train on, {len(val)} to validate on, no patient in both")
     x, y = _load(train, card, per_slide)
     vx, vy = _load(val, card, per_slide)
+    unseen = [c for i, c in enumerate(card.classes) if not (y == i).any()]
+    if unseen or not len(vx):
+        raise LabelsError(
+            f"no tile with tissue to {'train on of class ' + ', '.join(unseen) if unseen else 'validate on'}; "
+            "add slides, or train 'subtype' with the classes that there are"
+        )
     torch.manual_seed(seed)
     net = family(card.pipeline).build(card).to(device, memory_format=torch.channels_last)
     counts = torch.bincount(y, minlength=len(card.classes)).float().clamp(min=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from wsikit.errors import LabelsError
 from wsikit.metrics import DetectionScore, match_detections
 from wsikit.models import family, load_model
 from wsikit.models._card import Card, write_model
@@ -56,13 +58,15 @@ def train_detector(
     SlideError
         A slide cannot be used.
     LabelsError
-        There are too few patients to hold any out.
+        There are too few patients or objects to hold any out, or a point lies outside of its slide.
     """
     card = Card(**card_fields, weights=_PLACEHOLDER)
     train_items, val_items = split_by_patient([s.item for s in slides], seed=seed)
     rng = np.random.default_rng(seed)
     train = [c for s in slides if s.item in train_items for c in _crops(s, card, rng)]
     val = [c for s in slides if s.item in val_items for c in _crops(s, card, rng)]
+    if not (any(len(c.points) for c in train) and any(len(c.points) for c in val)):
+        raise LabelsError("training and validation slides must each have labelled objects; label more slides, or give a column 'split'")
     log(f"{len(train)} squares to train on, {len(val)} to validate on, no patient in both")
     torch.manual_seed(seed)
     net: Any = family(card.pipeline).build(card).to(device, memory_format=torch.channels_last)
@@ -76,7 +80,7 @@ def train_detector(
             "unit": "squares",
             "n": len(val),
             "patients": len({i.patient for i in val_items}),
-            **{k: round(getattr(score, k), 4) for k in ("precision", "recall", "f1")},
+            **{k: round(v, 4) if math.isfinite(v := getattr(score, k)) else None for k in ("precision", "recall", "f1")},
         }
     }
     detection = {**card_fields["detection"], "threshold": threshold}
@@ -87,6 +91,10 @@ def _crops(slide: Points, card: Card, rng: np.random.Generator) -> list[_Crop]:
     """A square around each point, shifted at random, and as many again where there is only tissue."""
     look = Look.at(slide.item.path, card, slide.item.mpp)
     side = card.tile_px
+    for x, y in np.concatenate([slide.objects, slide.lookalikes]).tolist():
+        if not (0 <= x <= look.slide.size.w and 0 <= y <= look.slide.size.h):
+            w, h = look.slide.size
+            raise LabelsError(f"{slide.item.path}: the point {x:g}, {y:g} is outside of the slide of {w} × {h} px; points are in level-0 px")
     objects, lookalikes = (p / np.array(look.raster.downsample) for p in (slide.objects, slide.lookalikes))
     tissue = np.argwhere(look.survey.mask.tissue)[:, ::-1] * np.array(look.survey.raster.downsample) / np.array(look.raster.downsample)
     anywhere = tissue[rng.integers(0, len(tissue), max(4, len(objects) // 2))] if len(tissue) else np.empty((0, 2))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,7 +52,8 @@ def read_labels(path: Path, classes: Sequence[str] | None = None) -> list[Labell
     Raises
     ------
     LabelsError
-        A column or value is missing, a slide does not exist, a label is not one of ``classes``, or a patient is in two splits.
+        A column or value is missing or wrong, a slide does not exist or is named twice, a label is not one of ``classes``, or a patient is in two
+        splits.
     """
     found = []
     for number, row in enumerate(read_table(path, ["path", "label", "patient"]), 2):
@@ -65,20 +66,40 @@ def read_labels(path: Path, classes: Sequence[str] | None = None) -> list[Labell
             raise LabelsError(f"{path}: line {number}: label '{row['label']}' is none of {', '.join(classes)}")
         if row.get("split", "") not in ("", "train", "val"):
             raise LabelsError(f"{path}: line {number}: split '{row['split']}' must be train or val")
-        mpp = parse_number(row["mpp"]) if row.get("mpp") else None
-        found.append(Labelled(slide, row["label"], row["patient"], mpp, row.get("split", "")))
+        found.append(Labelled(slide, row["label"], row["patient"], read_mpp(row, f"{path}: line {number}"), row.get("split", "")))
     check_patients(found, path)
     return found
 
 
-def check_patients(items: Sequence[Labelled], where: Path) -> None:
-    """A patient belongs to one split.
+def read_mpp(row: Mapping[str, str], where: str) -> float | None:
+    """The mpp of a row, None where it gives none.
 
     Raises
     ------
     LabelsError
-        One is in two.
+        It gives something else.
     """
+    if not row.get("mpp"):
+        return None
+    mpp = parse_number(row["mpp"])
+    if mpp is None:
+        raise LabelsError(f"{where}: mpp '{row['mpp']}' is not a number")
+    return mpp
+
+
+def check_patients(items: Sequence[Labelled], where: Path) -> None:
+    """A patient belongs to one split, and a slide to one patient.
+
+    Raises
+    ------
+    LabelsError
+        A patient is in two splits, or a slide is named twice.
+    """
+    seen: set[Path] = set()
+    for item in items:
+        if item.path.resolve() in seen:
+            raise LabelsError(f"{where}: slide {item.path} is named twice; give each slide once, or it could be on both sides of a split")
+        seen.add(item.path.resolve())
     splits: dict[str, set[str]] = defaultdict(set)
     for item in items:
         splits[item.patient].add(item.split)

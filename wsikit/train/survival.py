@@ -12,7 +12,7 @@ import torch
 from wsikit.aggregate.survival import TENSORS, model_inputs
 from wsikit.errors import LabelsError
 from wsikit.metrics import bootstrap, concordance_index
-from wsikit.models._card import Card, write_model
+from wsikit.models._card import Card, Risk, write_model
 
 
 def train_cox(
@@ -29,22 +29,26 @@ def train_cox(
     Raises
     ------
     LabelsError
-        Times are not positive, there are fewer than two events, or a feature is missing or constant.
+        Times are not positive, there are fewer than two events, a feature is missing or constant, or the fit does not converge.
     """
     import pandas as pd
     from lifelines import CoxPHFitter
+    from lifelines.exceptions import ConvergenceError
 
     names = card_fields["risk"]["features"]
     x = _matrix(features, names, card_fields["risk"].get("log1p", []))
-    if not (time_months > 0).all():
-        raise LabelsError("survival times must be above 0 months")
+    if not ((time_months > 0) & np.isfinite(time_months)).all() or not np.isfinite(x).all():
+        raise LabelsError("survival times must be above 0 months, and all features numbers")
     if event.sum() < 2:
         raise LabelsError(f"{int(event.sum())} events; a Cox model needs at least two, and about ten per feature to mean anything")
     mean, sd = x.mean(0), x.std(0)
     if (sd < 1e-12).any():
         raise LabelsError(f"feature {names[int(sd.argmin())]} is the same for every patient")
     frame = pd.DataFrame((x - mean) / sd, columns=names).assign(_time=time_months, _event=event.astype(int))
-    fitter = CoxPHFitter(penalizer=penalty).fit(frame, "_time", "_event")
+    try:
+        fitter = CoxPHFitter(penalizer=penalty).fit(frame, "_time", "_event")
+    except ConvergenceError as e:
+        raise LabelsError("the Cox model does not converge: features may be copies of each other, or separate the patients; use fewer") from e
     beta = fitter.params_[names].to_numpy()
     baseline = fitter.baseline_cumulative_hazard_["baseline cumulative hazard"]
     risk = ((x - mean) / sd) @ beta
@@ -63,7 +67,10 @@ def train_cox(
     }
     cutoff = {"cutoff": round(float(np.median(risk)), 6), "cutoff_origin": "median of the training patients"}
     tensors = dict(zip(TENSORS, (beta, mean, sd, baseline.index.to_numpy(float), baseline.to_numpy(float)), strict=True))
-    fields = {**card_fields, "risk": {**card_fields["risk"], **cutoff}, "metrics": metrics}
+    wanted = Risk(**{**card_fields["risk"], **cutoff})
+    # beyond the last follow-up nothing is known of survival
+    risk_fields = wanted.model_dump() | {"horizons_months": [m for m in wanted.horizons_months if m <= time_months.max()]}
+    fields = {**card_fields, "risk": risk_fields, "metrics": metrics}
     return write_model(out, fields, {k: torch.from_numpy(np.ascontiguousarray(v)) for k, v in tensors.items()})
 
 

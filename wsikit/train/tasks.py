@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from wsikit.models._card import Card
 from wsikit.resolution import parse_number
 from wsikit.train.classify import train_classifier
 from wsikit.train.detect import Points, train_detector
-from wsikit.train.labels import Labelled, check_patients, read_labels, read_table
+from wsikit.train.labels import Labelled, check_patients, read_labels, read_mpp, read_table
 from wsikit.train.survival import train_cox
 
 LICENCE = "not stated by whoever trained it"
@@ -71,7 +72,12 @@ def survival(labels: Path, out: Path, run: Path, features: list[str], endpoint: 
     LabelsError
         The CSV cannot be used, or does not join the run's patients.
     """
-    rows = {r["patient"]: r for r in read_table(labels, ["patient", "time_months", "event"])}
+    table = read_table(labels, ["patient", "time_months", "event"])
+    rows = {r["patient"]: r for r in table}
+    if len(rows) < len(table):
+        raise LabelsError(f"{labels}: a patient is in more than one row; give one time and event for each")
+    if odd := [r["event"] for r in table if r["event"] not in ("0", "1", "0.0", "1.0")]:
+        raise LabelsError(f"{labels}: event '{odd[0]}' must be 1 (it happened) or 0 (censored)")
     found, models = _patient_features(run)
     joined = sorted(rows.keys() & found.keys())
     if not joined:
@@ -94,7 +100,7 @@ def read_points(path: Path) -> list[Points]:
     Raises
     ------
     LabelsError
-        A column or value is missing or wrong, or a patient is in two splits.
+        A column or value is missing or wrong, a slide has two patients, or a patient is in two splits.
     """
     by_slide: dict[str, list[dict[str, str]]] = {}
     for row in read_table(path, ["path", "patient", "x", "y", "label"]):
@@ -102,15 +108,20 @@ def read_points(path: Path) -> list[Points]:
     found = []
     for name, rows in by_slide.items():
         slide = path.parent / name
-        if not slide.exists():
+        if not name or not slide.exists():
             raise LabelsError(f"{path}: no slide at {slide}")
+        whose = {(row["patient"], row.get("split", ""), row.get("mpp", "")) for row in rows}
+        if len(whose) > 1 or not rows[0]["patient"]:
+            raise LabelsError(f"{path}: the rows of {name} must name one patient, the same split and the same mpp")
+        if rows[0].get("split", "") not in ("", "train", "val"):
+            raise LabelsError(f"{path}: split '{rows[0]['split']}' of {name} must be train or val")
         points: dict[str, list[tuple[float, float]]] = {"mitosis": [], "lookalike": []}
         for row in rows:
-            if row["x"]:
+            if row["x"] or row["y"]:
                 if row["label"] not in points:
                     raise LabelsError(f"{path}: label '{row['label']}' of {name} is neither mitosis nor lookalike")
                 points[row["label"]].append((_number(path, row, "x"), _number(path, row, "y")))
-        item = Labelled(slide, "mitosis", rows[0]["patient"], parse_number(rows[0].get("mpp", "")), rows[0].get("split", ""))
+        item = Labelled(slide, "mitosis", rows[0]["patient"], read_mpp(rows[0], f"{path}: {name}"), rows[0].get("split", ""))
         found.append(Points(item, *(np.array(points[k], np.float64).reshape(-1, 2) for k in ("mitosis", "lookalike"))))
     check_patients([p.item for p in found], path)
     return found
@@ -124,7 +135,7 @@ def _common(out: Path, pipeline: str, task: str, classes: list[str], mpp: float,
 
 def _number(path: Path, row: dict[str, str], key: str) -> float:
     value = parse_number(row[key])
-    if value is None:
+    if value is None or not math.isfinite(value):
         raise LabelsError(f"{path}: {key} '{row[key]}' is not a number")
     return value
 

@@ -1,0 +1,131 @@
+"""Reports: nothing from outside becomes markup, nothing is loaded from elsewhere, and nobody is told more than was found."""
+
+from __future__ import annotations
+
+import base64
+import json
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from wsikit import RESEARCH_USE_ONLY
+from wsikit.errors import StoreMismatchError
+from wsikit.report import answer, write_reports
+from wsikit.run import Run
+
+EVIL = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>{{ 7 * 7 }}"
+HERE = {"html", "head", "meta", "title", "style", "body", "p", "a", "h1", "h2", "div", "table", "thead", "tbody", "tr", "th", "td", "img", "code"}
+
+
+class Page(HTMLParser):
+    """The tags, links and text of a page."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str]] = []
+        self.text = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += [(k, v or "") for k, v in attrs]
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def pages(folder: Path) -> dict[str, Page]:
+    return {p.name: Page(p.read_text()) for p in sorted((folder / "reports").glob("*.html"))}
+
+
+def hostile_run(scored: Run, folder: Path) -> Path:
+    """A run whose every name and reason is hostile."""
+    (folder / "slides").mkdir(parents=True)
+    result = json.loads((scored.folder / "slides/lms.json").read_text())
+    result["slide_id"] = "evil"
+    result["slide"] |= {"vendor": EVIL, "reader": EVIL, "mpp_source": EVIL, "digest": EVIL}
+    result["stain"] |= {"trusted": False, "reason": EVIL, "method": EVIL}
+    call = result["pipelines"]["sts-subtype"]
+    call |= {"call": EVIL, "probability": {EVIL: 0.7, "LMS": 0.3}}
+    result["pipelines"]["mitosis"] |= {"status": "refused", "reason": EVIL}
+    result["provenance"]["models"]["mitosis"] |= {"name": EVIL, "digest": EVIL}
+    result["pipelines"]["survival"] |= {"endpoint": EVIL, "group": EVIL}
+    (folder / "slides/evil.json").write_text(json.dumps(result))
+    failed = {"slide_id": "failed", "status": "failed", "reason": EVIL, "pipelines": {}}
+    (folder / "slides/failed.json").write_text(json.dumps(failed))
+    run = json.loads((scored.folder / "run.json").read_text())
+    run |= {"started": EVIL, "wsikit": EVIL}
+    run["job"]["models"] |= {EVIL: run["job"]["models"]["mitosis"]}
+    (folder / "run.json").write_text(json.dumps(run))
+    return folder
+
+
+def test_names_labels_and_reasons_are_text_and_never_markup(scored: Run, tmp_path: Path) -> None:
+    folder = hostile_run(scored, tmp_path / "run")
+    write_reports(folder)
+    found = pages(folder)
+    assert set(found) == {"index.html", "evil.html", "failed.html"}
+    for page in found.values():
+        assert set(page.tags) <= HERE
+        assert not [k for k, _ in page.attributes if k.startswith("on")]
+        assert EVIL in page.text, "shown as it is, not dropped, not evaluated"
+    assert found["evil.html"].text.count(EVIL) >= 8
+
+
+def test_pages_load_nothing_and_say_research_use_only(scored: Run, tmp_path: Path) -> None:
+    folder = hostile_run(scored, tmp_path / "run")
+    write_reports(folder)
+    for page in pages(folder).values():
+        for key, value in page.attributes:
+            if key in ("src", "href", "action", "data", "poster"):
+                assert value.startswith("data:image/png;base64,") or value in {"index.html", "evil.html", "failed.html"}
+        assert ("http-equiv", "Content-Security-Policy") in page.attributes
+        assert ("content", "default-src 'none'; img-src data:; style-src 'unsafe-inline'") in page.attributes
+        assert "url(" not in page.text
+        assert "@import" not in page.text
+        assert RESEARCH_USE_ONLY in page.text
+
+
+def test_a_real_run_is_reported_with_its_numbers_and_its_picture(scored: Run, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(scored.folder, tmp_path / "run", ignore=shutil.ignore_patterns("*.zarr", "*.parts", "reports")))
+    index = write_reports(folder)
+    assert index == folder / "reports/index.html"
+    found = pages(folder)
+    assert set(found) == {"index.html", "lms.html"}
+    result = scored.results["lms"]
+    page = found["lms.html"]
+    (source,) = [v for k, v in page.attributes if k == "src"]
+    assert base64.b64decode(source.removeprefix("data:image/png;base64,")) == (scored.folder / "slides/lms.png").read_bytes()
+    for text in (result["slide"]["digest"], f"{result['tissue_mm2']:.2f} mm²", "2560 × 2048 px", "0.5 × 0.5 µm/px, from tiff resolution"):
+        assert text in page.text
+    for name, pipeline in result["pipelines"].items():
+        assert answer(pipeline) in page.text
+        assert answer(pipeline) in found["index.html"].text
+        assert result["provenance"]["models"][name]["digest"][:16] in page.text
+
+
+def test_answers_in_words() -> None:
+    call = {"status": "ok", "call": "LMS", "doubt": 0.1234, "n_tiles": 40, "probability": {"UPS": 0.1, "LMS": 0.9}}
+    assert answer(call) == "LMS (doubt 0.12, 40 tiles; among these only: LMS 0.90, UPS 0.10)"
+    spot = {"count": 9, "tissue_mm2": 2.0, "per_mm2": 4.5, "low": 2.06, "high": 8.54, "flags": ["partial"]}
+    count = {"status": "ok", "count": 20, "area_mm2": 12.5, "per_mm2": 1.6, "low": 0.977, "high": 2.471, "hotspot": spot}
+    assert answer(count) == (
+        "20 mitoses in 12.50 mm², 1.6/mm² (95 % 1.0–2.5); densest window: 9 in 2.00 mm² of tissue, 4.5/mm² (2.1–8.5); partial"
+    )  # fmt: skip
+    risk = {"status": "ok", "risk": 0.456, "group": "high", "endpoint": "death", "survival": {"24 months": 0.8, "60 months": 0.55}}
+    assert answer(risk) == "log hazard ratio 0.46 to the mean training patient, high group; without death: 0.80 at 24 months, 0.55 at 60 months"
+
+
+@pytest.mark.parametrize("status", ["abstained", "refused", "failed"])
+def test_a_withheld_answer_shows_its_reason_and_no_number(status: str) -> None:
+    withheld: dict[str, Any] = {"status": status, "reason": "too few tiles", "call": "LMS", "probability": {"LMS": 0.99}, "count": 7, "risk": 1.5}
+    assert answer(withheld) == f"{status}: too few tiles"
+
+
+def test_a_folder_without_results_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StoreMismatchError, match="no results"):
+        write_reports(tmp_path)

@@ -1,0 +1,51 @@
+"""Changes of training tiles: points go where their pixels go, and the same generator gives the same tiles."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+
+from wsikit.train.augment import apply_turn, draw_turn, jitter, turn_and_flip, turn_points
+
+SIDE = 16
+
+
+@pytest.mark.parametrize(("k", "flip"), itertools.product(range(4), (False, True)))
+def test_points_follow_their_pixels(k: int, flip: bool) -> None:
+    image = torch.zeros(SIDE, SIDE, 3, dtype=torch.uint8)
+    marks = [(3, 5), (0, 15), (12, 1)]
+    for value, (x, y) in enumerate(marks, 1):
+        image[y, x] = value
+    turned = apply_turn(image, k, flip)
+    points = turn_points(torch.tensor(marks) + 0.5, SIDE, k, flip)
+    for value, (x, y) in enumerate(points.tolist(), 1):
+        assert turned[int(y), int(x), 0] == value
+        assert (x % 1, y % 1) == (0.5, 0.5)
+
+
+def test_all_eight_turns_are_drawn_and_lose_nothing() -> None:
+    generator = torch.Generator().manual_seed(0)
+    assert {draw_turn(generator) for _ in range(200)} == set(itertools.product(range(4), (False, True)))
+    images = torch.randint(0, 256, (10, SIDE, SIDE, 3), dtype=torch.uint8)
+    turned = turn_and_flip(images, torch.Generator().manual_seed(3))
+    assert torch.equal(turned, turn_and_flip(images, torch.Generator().manual_seed(3)))
+    for before, after in zip(images, turned, strict=True):
+        assert torch.equal(before.reshape(-1, 3).sort(0).values, after.reshape(-1, 3).sort(0).values)
+    assert not torch.equal(images, turned)
+
+
+def test_jitter_varies_colour_within_its_strength() -> None:
+    images = torch.randint(30, 250, (6, SIDE, SIDE, 3), dtype=torch.uint8)
+    before = images.clone()
+    out = jitter(images, torch.Generator().manual_seed(1))
+    assert torch.equal(images, before)
+    assert out.dtype == torch.uint8
+    assert torch.equal(out, jitter(images, torch.Generator().manual_seed(1)))
+    assert not torch.equal(out, jitter(images, torch.Generator().manual_seed(2)))
+    density, changed = (-torch.log((i.float() + 1) / 256) for i in (images, out))
+    assert float((changed - density).abs().max()) <= 0.15 * float(density.max()) + 0.0375 + 0.05
+    shift = (changed - density).flatten(1, 2).mean(1)
+    assert float(shift.std(0).min()) > 0.005, "each image and channel has its own"
+    assert int((jitter(images, torch.Generator().manual_seed(1), strength=0.0).int() - images.int()).abs().max()) <= 1

@@ -1,0 +1,79 @@
+"""A tiny detector: its folder loads and repeats, its threshold is frozen, boxes lie on the points."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from wsikit.errors import LabelsError
+from wsikit.models import Card, check_model, load_model
+from wsikit.train.detect import BOX_UM, Points, _batch, _crops, train_detector
+from wsikit.train.labels import Labelled
+
+
+@pytest.fixture
+def points(sheets: list[Any]) -> list[Points]:
+    chosen = [(sheets[0], "train"), (sheets[2], "train"), (sheets[4], "val")]
+    return [Points(Labelled(s.path, "mitosis", s.patient, split=split), s.truth.mitoses, s.truth.lookalikes) for s, split in chosen]
+
+
+def quiet(_: str) -> None:
+    """No log."""
+
+
+def test_a_few_steps_give_a_folder_that_loads_and_repeats(points: list[Points], detector_fields: dict[str, Any], tmp_path: Path) -> None:
+    cards = [train_detector(points, tmp_path / name, detector_fields, epochs=1, seed=3, log=quiet) for name in "ab"]
+    assert cards[0] == cards[1] == check_model(tmp_path / "a")
+    assert (tmp_path / "a/model.safetensors").read_bytes() == (tmp_path / "b/model.safetensors").read_bytes()
+    detection = cards[0].detection
+    assert detection is not None
+    assert 0.2 <= detection.threshold <= 0.9
+    validation = cards[0].metrics["validation"]
+    assert (validation["unit"], validation["patients"]) == ("squares", 1)
+    assert len(load_model(tmp_path / "a").predict(np.zeros((2, 128, 128, 3), np.uint8))) == 2
+
+
+def test_squares_hold_their_points_as_dark_spots(points: list[Points], detector_fields: dict[str, Any]) -> None:
+    card = Card(**detector_fields, weights={"sha256": "0" * 64})
+    crops = _crops(points[0], card, np.random.default_rng(0))
+    assert sum(len(c.points) > 0 for c in crops) >= len(points[0].objects) * 0.8
+    inside, around = [], []
+    for crop in crops:
+        assert crop.image.shape == (128, 128, 3)
+        for x, y in crop.points.round().int().tolist():
+            assert 4 <= x <= 124
+            assert 4 <= y <= 124
+            inside.append(float(crop.image[y - 3 : y + 4, x - 3 : x + 4].float().mean()))
+            around.append(float(crop.image.float().mean()))
+    assert np.mean(np.array(inside) < np.array(around) - 15) > 0.9
+
+
+def test_targets_follow_the_turns(points: list[Points], detector_fields: dict[str, Any]) -> None:
+    card = Card(**detector_fields, weights={"sha256": "0" * 64})
+    crops = [c for c in _crops(points[0], card, np.random.default_rng(0)) if len(c.points)][:6]
+    images, targets = _batch(crops, card, torch.Generator().manual_seed(0))
+    dark = []
+    for crop, image, rows in zip(crops, images, targets, strict=True):
+        real = rows[rows[:, 3] > 0]
+        assert len(real) == len(crop.points)
+        assert real[:, 3:].unique().tolist() == [BOX_UM / 0.5]
+        for x, y in real[:, 1:3].round().int().tolist():
+            dark.append(float(image[max(0, y - 3) : y + 4, max(0, x - 3) : x + 4].float().mean()) < float(image.float().mean()) - 15)
+    assert np.mean(dark) > 0.9
+
+
+def test_points_beyond_the_slide_are_refused(points: list[Points], detector_fields: dict[str, Any], tmp_path: Path) -> None:
+    wrong = [Points(points[0].item, np.array([[5000.0, 10.0]]), points[0].lookalikes), *points[1:]]
+    with pytest.raises(LabelsError, match=r"5000, 10 is outside of the slide of 1024 × 768 px"):
+        train_detector(wrong, tmp_path / "m", detector_fields, epochs=1, log=quiet)
+
+
+def test_validation_without_objects_is_refused(points: list[Points], detector_fields: dict[str, Any], tmp_path: Path) -> None:
+    bare = [*points[:2], Points(points[2].item, np.empty((0, 2)), points[2].lookalikes)]
+    with pytest.raises(LabelsError, match="must each have labelled objects"):
+        train_detector(bare, tmp_path / "m", detector_fields, epochs=1, log=quiet)
+    assert not (tmp_path / "m").exists()
