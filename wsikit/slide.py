@@ -127,7 +127,9 @@ class Slide:
         """Pixels of a stored level, white beyond the slide: uint8 (h, w, 3); the region in px of that level."""
         if not 0 <= level < len(self.levels):
             raise RegionError(f"{self.path}: there is no level {level}; levels are 0 to {len(self.levels) - 1}")
-        if region.is_empty or region.w * region.h > _MAX_READ_PX:
+        if region.is_empty:
+            raise RegionError(f"{self.path}: {region} holds no pixel; give x, y, width and height")
+        if region.w * region.h > _MAX_READ_PX:
             raise RegionError(f"{self.path}: {region.w} × {region.h} px at once; read up to {_MAX_READ_PX // 2**20} Mpx, by blocks")
         inside = region.clip(self.levels[level].size)
         if inside == region:

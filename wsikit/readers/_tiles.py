@@ -33,10 +33,12 @@ class TiledLevel:
             Its tiles cannot make up an image of its size.
         """
         self._path, self._page = path, page
-        self.size = Size(page.imagewidth, page.imagelength)
-        if min(self.size) < 1 or (page.is_tiled and min(page.tilewidth, page.tilelength) < 1) or (not page.is_tiled and page.rowsperstrip < 1):
-            raise DamagedSlideError(f"{path}: an image of {self.size.w} × {self.size.h} px has sides or tiles of 0; the file is damaged")
-        self.tile = Size(page.tilewidth, page.tilelength) if page.is_tiled else Size(page.imagewidth, min(page.rowsperstrip, page.imagelength))
+        size = (page.imagewidth, page.imagelength)
+        tile = (page.tilewidth, page.tilelength) if page.is_tiled else (page.imagewidth, page.rowsperstrip)
+        if not all(isinstance(side, int) and side > 0 for side in (*size, *tile)):
+            raise DamagedSlideError(f"{path}: an image of {size[0]} × {size[1]} px in tiles of {tile[0]} × {tile[1]}; the file is damaged")
+        self.size = Size(*size)
+        self.tile = Size(*tile) if page.is_tiled else Size(*map(min, size, tile))
         self.across, self.down = math.ceil(self.size.w / self.tile.w), math.ceil(self.size.h / self.tile.h)
         self._planes = page.samplesperpixel if page.planarconfig == 2 else 1
         expected = self.across * self.down * self._planes
@@ -82,8 +84,8 @@ class TiledLevel:
         if count == 0 or offset == 0:
             return None
         where = f"{self._path}: level of {self.size.w} × {self.size.h} px, tile {index}"
-        if count > _MAX_SEGMENT_BYTES:
-            raise DamagedSlideError(f"{where} claims {count} bytes; the file is damaged")
+        if count > _MAX_SEGMENT_BYTES or offset >= 2**62:
+            raise DamagedSlideError(f"{where} claims {count} bytes from byte {offset}; the file is damaged")
         data = os.pread(fd, count, offset)
         if len(data) != count:
             raise DamagedSlideError(f"{where} is cut off; the file is truncated")
@@ -99,9 +101,9 @@ class TiledLevel:
         """Refuse what the decoder would make up silently: the rest of a JPEG that stops early, or one of another size."""
         w, h = jpeg_size(data)
         seen = self.region(index % (self.across * self.down))
-        if not (seen.w <= w <= self.tile.w and seen.h <= h <= self.tile.h):
+        if w and not (seen.w <= w <= self.tile.w and seen.h <= h <= self.tile.h):
             raise DamagedSlideError(f"{where} holds {w} × {h} px and not {self.tile.w} × {self.tile.h}; the file is damaged")
-        if not jpeg_is_whole(data):
+        if w and not jpeg_is_whole(data):
             raise DamagedSlideError(f"{where} stops early; copy the slide again from the scanner")
 
     def _on_white(self, tile: np.ndarray) -> np.ndarray:

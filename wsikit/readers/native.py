@@ -15,7 +15,7 @@ from typing import ClassVar
 import numpy as np
 import tifffile
 
-from wsikit.errors import UnsupportedFormatError, WsikitError
+from wsikit.errors import DamagedSlideError, UnsupportedFormatError, WsikitError
 from wsikit.geometry import Region
 from wsikit.readers import Facts, Reader
 from wsikit.readers._tiles import TiledLevel
@@ -52,6 +52,9 @@ class NativeReader(Reader):
         except WsikitError:
             self.close()
             raise
+        except Exception as e:  # tifffile raises whatever struct or numpy raises
+            self.close()
+            raise DamagedSlideError(f"{path}: the TIFF's images cannot be listed ({e})") from e
 
     @property
     def facts(self) -> Facts:

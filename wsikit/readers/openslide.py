@@ -108,13 +108,16 @@ class OpenSlideReader(Reader):
 
     @classmethod
     def files(cls, path: Path) -> list[Path]:
-        """The file; with the other instances of a DICOM folder, or the data folder of MRXS and VMS."""
+        """The file; with the other instances of a DICOM folder, the data folder of MRXS, or the pictures that a VMS or VMU lists."""
         entry = _entry(path)
         if path.is_dir() or entry.suffix.lower() == ".dcm":
             return sorted(p for p in entry.parent.iterdir() if p.suffix.lower() == ".dcm")
         companion = entry.with_suffix("")
         if entry.suffix.lower() == ".mrxs" and companion.is_dir():
             return sorted([entry, *(p for p in companion.rglob("*") if p.is_file())])
+        if entry.suffix.lower() in (".vms", ".vmu"):
+            named = {line.partition("=")[2].strip() for line in entry.read_text("latin-1").splitlines()}
+            return sorted([entry, *(p for p in entry.parent.iterdir() if p.name in named and p.is_file())])
         return [entry]
 
 
