@@ -81,6 +81,9 @@ def read_array(array: zarr.Array) -> np.ndarray:
     DamagedStoreError
         Its bytes are not those that were written.
     """
+    # zarr takes an empty file, as a power cut leaves it, for one that was never written
+    if any(p.is_file() and not p.stat().st_size for p in Path(array.store.root, array.path, "c").rglob("*")):
+        raise DamagedStoreError(f"{array.store_path}: damaged (an empty file); run wsikit verify on the run folder")
     try:
         return np.asarray(array[...])
     except (ValueError, RuntimeError, TypeError, IndexError) as e:
