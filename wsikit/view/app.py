@@ -24,16 +24,18 @@ def open_viewer(paths: Sequence[Path], *, show: bool = True) -> Any:
     SlideError, StoreError
         One cannot be opened.
     """
-    viewer: Any = napari.Viewer(title="wsikit", show=show)
-    for path in expand(paths):
+    layers, text = [], ""
+    for path in expand(paths):  # all of it before a window opens, so that an error leaves none behind
         if path.suffix == ".zarr":
             store = open_store(path)
-            layers = store_layers(store)
-            viewer.text_overlay.text = headline(path, store.result)
+            layers += store_layers(store)
+            text = headline(path, store.result)
         else:
-            layers = slide_layers(Slide(path))
-        for data, options, kind in layers:
-            getattr(viewer, f"add_{kind}")(data, **options)
+            layers += slide_layers(Slide(path))
+    viewer: Any = napari.Viewer(title="wsikit", show=show)
+    viewer.text_overlay.text = text
+    for data, options, kind in layers:
+        getattr(viewer, f"add_{kind}")(data, **options)
     viewer.text_overlay.visible = True
     viewer.text_overlay.position = "top_left"
     viewer.text_overlay.color = "black"

@@ -1,0 +1,105 @@
+"""``wsikit models``: what is at hand, shown, added and checked."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from wsikit.models import find_model, read_card
+
+BUNDLED = ["phantom-mitosis", "phantom-rms-subtype", "phantom-sts-subtype", "phantom-survival"]
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty home for installed models."""
+    monkeypatch.setenv("WSIKIT_HOME", str(tmp_path / "home"))
+    return tmp_path / "home/models"
+
+
+@pytest.fixture
+def mine(tmp_path: Path) -> Path:
+    """A model of one's own, with a note beside it that is not part of it."""
+    folder = Path(shutil.copytree(find_model("mitosis"), tmp_path / "mine"))
+    card = json.loads((folder / "card.json").read_text()) | {"name": "my-mitosis", "licence": "CC-BY-4.0"}
+    (folder / "card.json").write_text(json.dumps(card))
+    (folder / "patients.txt").write_text("not to be copied")
+    return folder
+
+
+def test_list_names_the_bundled_with_licence_domain_and_digest(cli: Any) -> None:
+    answer = cli("models", "list")
+    assert answer.code == 0
+    _, *lines = answer.out.splitlines()
+    assert [line.split()[0] for line in lines] == BUNDLED
+    cards = cli("models", "list", "--json").json
+    assert [c["name"] for c in cards] == BUNDLED
+    for line, card in zip(lines, cards, strict=True):
+        assert "phantom" in line
+        assert card["licence"] in line
+        assert line.endswith(card["digest"][:12])
+        assert card["digest"] == read_card(Path(card["folder"])).digest
+
+
+@pytest.mark.parametrize("ref", ["phantom-mitosis", "mitosis"])
+def test_show_prints_the_card(cli: Any, ref: str) -> None:
+    card = read_card(find_model("phantom-mitosis"))
+    facts = cli("models", "show", ref, "--json").json
+    assert facts == json.loads(card.model_dump_json()) | {"digest": card.digest, "folder": str(find_model("phantom-mitosis"))}
+    shown = dict(line.split(maxsplit=1) for line in cli("models", "show", ref).out.splitlines() if " " in line.strip())
+    assert (shown["name"], shown["detection.threshold"], shown["digest"]) == ("phantom-mitosis", str(card.detection.threshold), card.digest)  # type: ignore[union-attr]
+
+
+def test_add_makes_a_model_the_default_of_its_pipeline(cli: Any, home: Path, mine: Path, small: Path, tmp_path: Path) -> None:
+    answer = cli("models", "add", mine)
+    assert (answer.code, answer.err) == (0, "")
+    assert sorted(p.name for p in (home / "my-mitosis").iterdir()) == ["card.json", "model.safetensors"]
+    for ref in ("my-mitosis", "mitosis"):
+        assert cli("models", "show", ref, "--json").json["folder"] == str(home / "my-mitosis")
+    assert "my-mitosis: whole" in cli("models", "verify").out
+    cli("score", small, "-o", tmp_path / "out", "--pipeline", "mitosis", "--workers", 0)
+    assert json.loads((tmp_path / "out/run.json").read_text())["job"]["models"]["mitosis"]["name"] == "my-mitosis"
+    again = cli("models", "add", mine)
+    assert again.error.startswith(f"{home / 'my-mitosis'}: a model of this name is there already")
+
+
+def test_add_refuses_what_is_not_whole_and_leaves_nothing(cli: Any, home: Path, mine: Path, damaged_model: Path, tmp_path: Path) -> None:
+    assert "sha256 is" in cli("models", "add", damaged_model).error
+    (tmp_path / "empty").mkdir()
+    assert "no readable card.json" in cli("models", "add", tmp_path / "empty").error
+    (mine / "card.json").write_text((mine / "card.json").read_text().replace('"my-mitosis"', '"../evil"'))
+    assert "card.json: name: " in cli("models", "add", mine).error
+    assert not home.exists()
+
+
+def test_add_where_nothing_can_be_written(cli: Any, home: Path, mine: Path) -> None:
+    home.parent.write_text("a file in the way")
+    assert "cannot be written" in cli("models", "add", mine).error
+
+
+def test_an_interrupted_add_can_be_done_again(cli: Any, home: Path, mine: Path) -> None:
+    (home / "my-mitosis").mkdir(parents=True)
+    shutil.copy(mine / "model.safetensors", home / "my-mitosis")
+    assert cli("models", "add", mine).code == 0
+
+
+def test_verify_says_which_are_whole(cli: Any, damaged_model: Path) -> None:
+    whole = cli("models", "verify")
+    assert (whole.code, [line.split(":")[0] for line in whole.out.splitlines()]) == (0, BUNDLED)
+    some = cli("models", "verify", "phantom-mitosis", damaged_model)
+    assert (some.code, some.err) == (1, "")
+    good, bad = some.out.splitlines()
+    assert good.startswith("phantom-mitosis: whole, ")
+    assert bad.startswith(f"{damaged_model}: {damaged_model / 'model.safetensors'}: sha256 is ")
+    problems = cli("models", "verify", "phantom-mitosis", damaged_model, "--json").json
+    assert problems["phantom-mitosis"] == ""
+    assert "sha256" in problems[str(damaged_model)]
+
+
+@pytest.mark.parametrize("verb", ["show", "verify"])
+def test_an_unknown_model_lists_the_known(cli: Any, verb: str) -> None:
+    assert cli("models", verb, "best").error == f"no model 'best': neither a folder nor one of {', '.join(BUNDLED)}"
