@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
-from wsikit.errors import UnsupportedFormatError
+from wsikit.errors import SlideError, UnsupportedFormatError, UsageError
 from wsikit.geometry import Size
 from wsikit.grid import Raster
-from wsikit.slide import Slide
-from wsikit.stain import StainFit, get_method
+from wsikit.slide import Slide, open_slide
+from wsikit.stain import StainFit, StainTarget, get_method
 from wsikit.tissue import TissueMask, find_tissue
 
 OVERVIEW_MPP = 8.0
@@ -22,6 +23,7 @@ SAMPLE_MPP = 1.0  # fine enough that nuclei are not averaged with the stroma aro
 SAMPLE_PX = 256
 SAMPLE_FIELDS = 24
 SAMPLE_PIXELS = 400_000
+MAX_IMAGE_PX = 2**25  # an image without mpp is read whole
 DARK_LEVEL, DARK_SHARE = 80, 0.5
 
 
@@ -48,8 +50,8 @@ class Survey:
         return float(self.mask.tissue.sum()) * self.raster.mpp[0] * self.raster.mpp[1] / 1e6
 
 
-def survey(slide: Slide, stain: str = "macenko") -> Survey:
-    """Look at a slide once, at low power.
+def survey(slide: Slide, stain: str = "macenko", target: StainTarget | None = None) -> Survey:
+    """Look at a slide once, at low power. Its stain fit is for the colours of ``target``, else the method's reference.
 
     Raises
     ------
@@ -69,7 +71,38 @@ def survey(slide: Slide, stain: str = "macenko") -> Survey:
     dark = float((overview.max(-1) < DARK_LEVEL).mean())
     if dark > DARK_SHARE and not mask.tissue.any():
         raise UnsupportedFormatError(f"{slide.path}: {dark:.0%} of the slide is dark, so it is fluorescence and not a brightfield H&E stain")
-    return Survey(raster, overview, mask, method.fit(sample_tissue(slide, raster, mask.tissue)))
+    fit = method.fit(sample_tissue(slide, raster, mask.tissue))
+    return Survey(raster, overview, mask, fit.model_copy(update={"target": target}) if target else fit)
+
+
+def fit_target(image: str | Path, stain: str) -> StainTarget:
+    """The colours of an image, for slides to be brought to: of the tissue of a slide, of all pixels where there is no mpp.
+
+    Raises
+    ------
+    UsageError
+        The method takes no target, or the image cannot be read, or its stains cannot be told.
+    """
+    method = get_method(stain)
+    try:
+        with open_slide(image) as slide:
+            fit, digest = method.fit(_target_pixels(slide)), slide.digest
+    except SlideError as e:
+        raise UsageError(f"stain target {e}") from e
+    if fit.trusted and not (fit.vectors or fit.mean):
+        raise UsageError(f"stain '{stain}' changes no colours, so it takes no stain target")
+    if not fit.trusted:
+        raise UsageError(f"stain target {image}: cannot be used for '{stain}': {fit.reason}; choose an image full of well-stained H&E tissue")
+    return StainTarget(image=Path(image).name, digest=digest, fit=fit)
+
+
+def _target_pixels(slide: Slide) -> np.ndarray:
+    if slide.mpp is not None:
+        raster = overview_raster(slide)
+        return sample_tissue(slide, raster, find_tissue(slide.read_low_power(raster), raster.mpp).tissue)
+    if math.prod(slide.size) > MAX_IMAGE_PX:
+        raise SlideError(f"{slide.path}: has no mpp and {slide.size.w} × {slide.size.h} px; give a slide with an mpp, or a crop of up to 32 megapixels")
+    return _thinned(slide.read((0, 0, *slide.size)).reshape(-1, 3))
 
 
 def overview_raster(slide: Slide) -> Raster:
@@ -94,7 +127,10 @@ def sample_tissue(slide: Slide, raster: Raster, tissue: np.ndarray) -> np.ndarra
         y = np.minimum(((row * SAMPLE_PX + np.arange(SAMPLE_PX) + 0.5) * ratio[1]).astype(int), tissue.shape[0] - 1)
         x = np.minimum(((column * SAMPLE_PX + np.arange(SAMPLE_PX) + 0.5) * ratio[0]).astype(int), tissue.shape[1] - 1)
         found.append(pixels[tissue[np.ix_(y, x)]])
-    pixels = np.concatenate(found) if found else np.empty((0, 3), np.uint8)
+    return _thinned(np.concatenate(found) if found else np.empty((0, 3), np.uint8))
+
+
+def _thinned(pixels: np.ndarray) -> np.ndarray:
     return pixels[:: max(1, -(-len(pixels) // SAMPLE_PIXELS))]
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import itertools
 
+import numpy as np
 import pytest
 import torch
 
-from wsikit.train.augment import apply_turn, draw_turn, jitter, turn_and_flip, turn_points
+from wsikit.stain.macenko import IO, REFERENCE
+from wsikit.train.augment import apply_turn, draw_turn, jitter, restain, turn_and_flip, turn_points
 
 SIDE = 16
 
@@ -49,3 +51,26 @@ def test_jitter_varies_colour_within_its_strength() -> None:
     shift = (changed - density).flatten(1, 2).mean(1)
     assert float(shift.std(0).min()) > 0.005, "each image and channel has its own"
     assert int((jitter(images, torch.Generator().manual_seed(1), strength=0.0).int() - images.int()).abs().max()) <= 1
+
+
+def test_restain_changes_the_amount_of_each_stain_and_nothing_else() -> None:
+    """Images of known amounts of the reference's stains, and of a third colour that is neither."""
+    third = np.cross(REFERENCE[0], REFERENCE[1])
+    colours = np.stack([REFERENCE[0], REFERENCE[1], third / np.linalg.norm(third)])
+    amount = np.random.default_rng(0).uniform(0.2, 0.9, (5, SIDE, SIDE, 3)) * [1, 1, 0.2]
+    images = torch.from_numpy((IO * np.exp(-amount @ colours) - 1).round().astype(np.uint8))
+    before = images.clone()
+    out = restain(images, torch.Generator().manual_seed(4), strength=0.3)
+    assert torch.equal(images, before)
+    assert torch.equal(out, restain(images, torch.Generator().manual_seed(4), strength=0.3))
+    found = -np.log((out.numpy() + 1.0) / IO) @ np.linalg.inv(colours)
+    ratio = np.median((found / amount).reshape(5, -1, 3), axis=1)
+    assert np.abs(found / amount / ratio[:, None, None] - 1)[..., :2].max() < 0.2, "one factor for a whole image, but for rounding"
+    assert ratio[:, 2] == pytest.approx(np.ones(5), abs=0.05)
+    assert (np.abs(ratio[:, :2] - 1) <= 0.31).all()
+    assert ratio[:, :2].std(0).min() > 0.05, "each image and stain has its own"
+
+
+def test_restain_by_nothing_is_the_identity() -> None:
+    images = torch.randint(0, 256, (2, SIDE, SIDE, 3), dtype=torch.uint8)
+    assert torch.equal(restain(images, torch.Generator().manual_seed(0), strength=0.0), images)

@@ -14,7 +14,7 @@ from wsikit.errors import LabelsError
 from wsikit.metrics import balanced_accuracy, confusion
 from wsikit.models import family
 from wsikit.models._card import Card, Weights, write_model
-from wsikit.train.augment import jitter, turn_and_flip
+from wsikit.train.augment import jitter, restain, turn_and_flip
 from wsikit.train.labels import Labelled, split_by_patient
 from wsikit.train.tiles import draw_tiles
 
@@ -35,7 +35,7 @@ def train_classifier(
 ) -> Card:
     """Train from slides and write a model folder; returns its card.
 
-    One-cycle AdamW, balanced class weights (n / (K · n_k), as Foersch et al.), turns, flips and stain jitter.
+    One-cycle AdamW, balanced class weights (n / (K · n_k), as Foersch et al.), turns, flips, more or less of each stain, other light.
 
     Parameters
     ----------
@@ -75,7 +75,7 @@ def train_classifier(
         for batch in torch.randperm(len(x), generator=generator).split(card.batch):
             if len(batch) < 2:
                 continue  # batch normalisation needs two
-            images = jitter(turn_and_flip(x[batch], generator), generator)
+            images = jitter(restain(turn_and_flip(x[batch], generator), generator), generator)
             loss = loss_of(net(scaled(images, card).to(device)), y[batch].to(device))
             optimiser.zero_grad()
             loss.backward()

@@ -16,7 +16,7 @@ from wsikit.errors import LabelsError
 from wsikit.metrics import DetectionScore, match_detections
 from wsikit.models import family, load_model
 from wsikit.models._card import Card, write_model
-from wsikit.train.augment import apply_turn, draw_turn, jitter, turn_points
+from wsikit.train.augment import apply_turn, draw_turn, jitter, restain, turn_points
 from wsikit.train.classify import _PLACEHOLDER, scaled
 from wsikit.train.labels import Labelled, split_by_patient
 from wsikit.train.tiles import Look
@@ -118,7 +118,7 @@ def _fit(net: Any, crops: Sequence[_Crop], card: Card, epochs: int, seed: int, d
         total = 0.0
         for batch in torch.randperm(len(crops), generator=generator).split(card.batch):
             images, targets = _batch([crops[i] for i in batch.tolist()], card, generator)
-            loss = net(scaled(jitter(images, generator), card).to(device), targets.to(device))["total_loss"]
+            loss = net(scaled(jitter(restain(images, generator), generator), card).to(device), targets.to(device))["total_loss"]
             optimiser.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(net.parameters(), 10.0)
