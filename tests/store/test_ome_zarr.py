@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +110,7 @@ def test_kept_pixels_are_the_slides_own_normalised_and_nothing_elsewhere(scored:
 def test_coarser_levels_are_means_of_finer_ones(scored: Run) -> None:
     levels = [np.moveaxis(np.asarray(a), 0, -1).astype(float) for a, _ in scored.store("lms").levels()]
     assert [lv.shape[:2] for lv in levels] == [(2048, 2560), (512, 640), (128, 160)]
-    for fine, coarse in zip(levels, levels[1:], strict=False):
+    for fine, coarse in pairwise(levels):
         h, w = coarse.shape[:2]
         exact = fine.reshape(h, 4, w, 4, 3).mean((1, 3))
         assert np.abs(coarse - exact).max() <= 0.5
