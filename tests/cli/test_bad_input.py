@@ -78,7 +78,7 @@ def test_stored_pixels_have_a_believable_mpp(cli: Any, small: Path, tmp_path: Pa
 )
 def test_tiles_that_cannot_be(cli: Any, small: Path, tmp_path: Path, wrong: list[Any]) -> None:
     message = cli("tile", small, "-o", tmp_path / "out", *wrong, "--workers", 0).error
-    assert "px" in message or "zstd:LEVEL" in message
+    assert "px" in message or "zstd" in message
     assert not (tmp_path / "out").exists()
 
 
@@ -187,7 +187,9 @@ def test_workers_below_zero_are_refused_in_python_too(small: Path, tmp_path: Pat
 
 
 def test_an_unknown_stain_lists_the_known(score: Any, small: Path) -> None:
-    assert score(small, "--stain", "pink") == "no stain method is called 'pink'; there are: macenko, none"
+    known, _, names = score(small, "--stain", "pink").partition("; there are: ")
+    assert known == "no stain method is called 'pink'"
+    assert {"macenko", "none"} <= set(names.split(", "))
 
 
 @pytest.mark.parametrize("arguments", [["aggregate"], ["export", "--to", "csv"], ["report"], ["verify"]])
