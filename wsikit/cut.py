@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from wsikit.clock import Clock
 from wsikit.geometry import Region
 from wsikit.grid import Raster, TileGrid
 from wsikit.resample import resample
@@ -40,7 +41,7 @@ class Canvas:
         return torch.stack([self.pixels[y - self.y : y - self.y + t, x - self.x : x - self.x + t] for x, y in corners.tolist()])
 
 
-def cut(slide: Slide, wants: Mapping[str, Want], device: str = "cpu") -> dict[str, Canvas]:
+def cut(slide: Slide, wants: Mapping[str, Want], device: str = "cpu", clock: Clock | None = None) -> dict[str, Canvas]:
     """The pixels that several models need of one block.
 
     Each stored level is read once, over the box that all of them need there; each raster is resampled once
@@ -53,6 +54,7 @@ def cut(slide: Slide, wants: Mapping[str, Want], device: str = "cpu") -> dict[st
     RegionError
         The tiles are too far apart to be one block.
     """
+    clock = clock or Clock()
     boxes = {name: _box(want.grid, want.cells) for name, want in wants.items() if len(want.cells)}
     levels: dict[int, Region] = {}
     rasters: dict[Raster, Region] = {}
@@ -61,8 +63,10 @@ def cut(slide: Slide, wants: Mapping[str, Want], device: str = "cpu") -> dict[st
         rasters[raster] = _union(rasters.get(raster), box)
     for raster, box in rasters.items():
         levels[raster.level] = _union(levels.get(raster.level), raster.source_window(box.x, box.y, box.w, box.h))
-    sources = {level: slide.read_level(level, window) for level, window in levels.items()}
-    pixels = {raster: _resampled(raster, box, sources[raster.level], levels[raster.level]) for raster, box in rasters.items()}
+    with clock("read"):
+        sources = {level: slide.read_level(level, window) for level, window in levels.items()}
+    with clock("resample"):
+        pixels = {raster: _resampled(raster, box, sources[raster.level], levels[raster.level]) for raster, box in rasters.items()}
     done: dict[tuple[Raster, str], Tensor] = {}
     out = {}
     for name in boxes:
@@ -70,7 +74,8 @@ def cut(slide: Slide, wants: Mapping[str, Want], device: str = "cpu") -> dict[st
         raster, box = want.grid.raster, rasters[want.grid.raster]
         key = (raster, want.stain.model_dump_json())
         if key not in done:
-            done[key] = normalise(pixels[raster], want.stain, device)
+            with clock("stain"):
+                done[key] = normalise(pixels[raster], want.stain, device)
         out[name] = Canvas(done[key], box.x, box.y, want.grid.tile_px)
     return out
 

@@ -15,7 +15,12 @@ Workers = Annotated[
 Scheduler = Annotated[str | None, typer.Option("--scheduler", help="Address of a running dask scheduler, tcp://host:port.")]
 Device = Annotated[str, typer.Option("--device", help="cpu, cuda or mps.")]
 MppOverride = Annotated[float | None, typer.Option("--mpp-override", help="µm/px of level 0, over what the files say (a CSV's mpp column goes first).")]
-Stain = Annotated[str, typer.Option("--stain", help="Stain normalisation: macenko or none.")]
+Stain = Annotated[
+    str, typer.Option("--stain", help="Stain of kept pixels and pictures: macenko, vahadane, reinhard or none. Models see the one that their card names.")
+]
+StainTarget = Annotated[
+    Path | None, typer.Option("--stain-target", help="An image or slide whose colours kept pixels and pictures take, instead of the reference's.")
+]
 
 
 def run_and_report(start: Any, inputs: list[Path], as_json: bool, mpp_override: float | None) -> int:

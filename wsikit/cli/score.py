@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from wsikit.cli.options import Device, MppOverride, Out, Scheduler, Slides, Stain, Workers, run_and_report
+from wsikit.cli.options import Device, MppOverride, Out, Scheduler, Slides, Stain, StainTarget, Workers, run_and_report
 from wsikit.cli.output import Json
 
 
@@ -25,6 +25,7 @@ def register(app: typer.Typer) -> None:
         keep_tiles: Annotated[bool, typer.Option("--keep-tiles", help="Keep the stain-normalised pixels.")] = False,
         upsample: Annotated[bool, typer.Option("--upsample", help="Enlarge slides that are coarser than a model needs.")] = False,
         stain: Stain = "macenko",
+        stain_target: StainTarget = None,
         workers: Workers = None,
         scheduler: Scheduler = None,
         device: Device = "cpu",
@@ -40,7 +41,8 @@ def register(app: typer.Typer) -> None:
         from wsikit.run import score as start
 
         models = parse_models(model or [])
-        options: dict[str, Any] = {"mpp_override": mpp_override, "device": device, "stain": stain, "upsample": upsample, "debug": settings["debug"]}
+        options: dict[str, Any] = {"mpp_override": mpp_override, "device": device, "stain": stain, "stain_target": stain_target}
+        options |= {"upsample": upsample, "debug": settings["debug"]}
         return run_and_report(
             lambda **more: start(inputs, out, pipeline, models=models, keep_tiles=keep_tiles, workers=workers, scheduler=scheduler, **options, **more),
             inputs, as_json, mpp_override,

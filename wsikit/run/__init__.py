@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from wsikit.run.results import table_digests
 from wsikit.slide import Slide
 from wsikit.store import SlideStore, open_store
 from wsikit.store.durable import write_atomic
+from wsikit.survey import fit_target
 
 MIN_FREE_BYTES = 64 * 1024**2
 
@@ -26,11 +27,13 @@ MIN_FREE_BYTES = 64 * 1024**2
 class Run:
     """A run's folder and what it found.
 
-    ``results`` are the slides' results by id, as in ``slides/<slide_id>.json``.
+    ``results`` are the slides' results by id, as in ``slides/<slide_id>.json``; ``seconds`` is the workers' time by stage,
+    added up over this run's blocks.
     """
 
     folder: Path
     results: dict[str, dict[str, Any]]
+    seconds: dict[str, float] = field(default_factory=dict)
 
     @property
     def failed(self) -> dict[str, str]:
@@ -66,7 +69,8 @@ def score(
     workers : processes; 0 works in this process, None takes one per GPU or core. More than 0 needs the caller's script to be guarded by
         ``if __name__ == "__main__":``
     scheduler : address of a dask scheduler to use
-    options : ``mpp_override``, ``device``, ``stain``, ``block_px``, ``upsample``, ``debug``
+    options : ``mpp_override``, ``device``, ``stain``, ``stain_target``, ``block_px``, ``upsample``, ``debug``. ``stain`` and ``stain_target`` (an
+        image whose colours to take, instead of the reference) are of the kept pixels and pictures: a model always sees the colours of its card
 
     Raises
     ------
@@ -163,7 +167,7 @@ def _run(
     on_progress: Callable[[Progress], None],
     options: Mapping[str, Any],
 ) -> Run:
-    known = {"mpp_override", "device", "stain", "block_px", "upsample", "debug"}
+    known = {"mpp_override", "device", "stain", "stain_target", "block_px", "upsample", "debug"}
     if unknown := set(options) - known:
         raise UsageError(f"no option is called {', '.join(sorted(unknown))}; there are: {', '.join(sorted(known))}")
     # workers may have another current folder
@@ -171,6 +175,8 @@ def _run(
     parameters = {k: v for k, v in options.items() if k in ("device", "stain", "upsample") and v is not None}
     job = Job(models=dict(models), pixels=pixels, slides=cases, block_px=options.get("block_px") or BLOCK_PX, **parameters)
     check_job(job)
+    if options.get("stain_target") is not None:
+        job = job.model_copy(update={"stain_target": fit_target(options["stain_target"], job.stain)})
     prepare_folder(folder)
     with only_run(folder):
         if (folder / RUN_FILE).exists():
@@ -178,10 +184,13 @@ def _run(
         started = now()
         write_run(folder, job, started=started)
         with open_pool(workers, scheduler, job.device) as pool:
-            results = Driver(folder, job, pool, on_progress, bool(options.get("debug"))).run()
+            driver = Driver(folder, job, pool, on_progress, bool(options.get("debug")))
+            results = driver.run()
         slides = {k: r["slide"]["digest"] for k, r in results.items() if "slide" in r}
-        write_run(folder, job, started=started, finished=now(), workers=pool.workers, slide_digests=slides, files=table_digests(folder))
-    return Run(folder, results)
+        seconds = {stage: round(value, 3) for stage, value in sorted(driver.clock.seconds.items())}
+        done = {"started": started, "finished": now(), "workers": pool.workers, "worker_seconds": seconds}
+        write_run(folder, job, **done, slide_digests=slides, files=table_digests(folder))
+    return Run(folder, results, seconds)
 
 
 def prepare_folder(folder: Path) -> None:

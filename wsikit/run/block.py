@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
 import torch
 from safetensors.numpy import save
 
+from wsikit.clock import Clock
 from wsikit.cut import Canvas, Want, cut
 from wsikit.grid import Block, TileGrid
 from wsikit.models import load_model
@@ -17,6 +19,7 @@ from wsikit.models._network import Detections, Network
 from wsikit.run.job import load_job
 from wsikit.run.plan import BLOCK_LEVELS, PIXELS, PYRAMID_FACTOR, Plan, Stage, chunk_px
 from wsikit.run.prepare import load_plan, open_case, store_path
+from wsikit.run.stains import stain_of
 from wsikit.stain import StainFit
 from wsikit.store import SlideStore
 from wsikit.store.codec import PixelCodec, parse_codec
@@ -24,6 +27,8 @@ from wsikit.store.durable import digest_of, write_atomic
 from wsikit.store.image import coarser
 from wsikit.store.receipts import Receipt, digests
 from wsikit.store.shard import write_shard
+
+_DEVICE = Lock()  # a worker with two threads decodes in one while the other's block is on the GPU
 
 
 @lru_cache(maxsize=8)
@@ -33,7 +38,7 @@ def worker_model(folder: str, digest: str, device: str) -> Network:
 
 
 def do_block(run_dir: str, run_key: str, slide_id: str, block: Block, names: list[str]) -> dict[str, Any]:
-    """Do some stages of a block and return its receipt, once all its bytes are on the disk.
+    """Do some stages of a block and return its receipt, once all its bytes are on the disk, with the ``seconds`` of each stage.
 
     Raises
     ------
@@ -47,29 +52,32 @@ def do_block(run_dir: str, run_key: str, slide_id: str, block: Block, names: lis
     path = store_path(run_dir, slide_id)
     attributes = SlideStore(path).attributes
     plan = load_plan(str(path), digest_of(attributes))
-    native = StainFit.model_validate(attributes["stain"])
     wants = {}
     for name in names:
         stage = plan.stages[name]
-        card = job.cards().get(name)
-        stain = native if card is None or card.stain == native.method else StainFit(method="none", trusted=True)
+        stain = StainFit.model_validate(stain_of(attributes, job.cards().get(name)))
         wants[name] = Want(stage.grid, stage.cells[plan.rows(name, block)], stain)
-    canvases = cut(open_case(run_dir, run_key, slide_id), wants, job.device)
+    clock = Clock()
+    canvases = cut(open_case(run_dir, run_key, slide_id), wants, job.device, clock)
     files: list[Path] = []
     for name in names:
         if name == PIXELS:
             assert job.pixels is not None
             codec = parse_codec(job.pixels.codec)
-            files += _write_pixels(path, canvases[name], block, plan.stages[name], plan, attributes["pixels"]["shard_px"], codec)
+            with clock("write pixels"):
+                files += _write_pixels(path, canvases[name], block, plan.stages[name], plan, attributes["pixels"]["shard_px"], codec)
             continue
         ref = job.models[name]
-        model = worker_model(ref.folder, ref.digest, job.device)
-        columns = _score(model, plan.stages[name], plan.rows(name, block), canvases[name])
+        with _DEVICE, clock(name):
+            model = worker_model(ref.folder, ref.digest, job.device)
+            columns = _score(model, plan.stages[name], plan.rows(name, block), canvases[name])
         part = path.with_suffix(".parts") / name / f"{block.name}.safetensors"
         write_atomic(part, save(columns))
         files.append(part)
     keys = {name: plan.part_key(name) for name in names}
-    return Receipt(block=block.name, keys=keys, files=digests(path.parent, files)).model_dump()
+    with clock("digest"):
+        receipt = Receipt(block=block.name, keys=keys, files=digests(path.parent, files))
+    return receipt.model_dump() | {"seconds": clock.seconds}
 
 
 def _score(model: Network, stage: Stage, rows: np.ndarray, canvas: Canvas) -> dict[str, np.ndarray]:

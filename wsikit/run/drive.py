@@ -5,14 +5,15 @@ from __future__ import annotations
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from time import monotonic
-from typing import Any
+from typing import Any, NamedTuple
 
-from wsikit.errors import OutputError, WsikitError
+from wsikit.clock import Clock
+from wsikit.errors import EngineError, OutputError, WsikitError
 from wsikit.grid import Block
 from wsikit.run.block import do_block
 from wsikit.run.engine import Pool
@@ -49,7 +50,19 @@ class _Slide:
     running: int = 0
     plan: Plan | None = None
     failed: str = ""
-    finishing: bool = False
+    ended: bool = False
+
+
+class _Task(NamedTuple):
+    """A task of a slide: ``prepare``, ``block`` (which, and its stages) or ``finish``; ``alone`` when nothing runs beside it."""
+
+    slide: _Slide
+    kind: str
+    arguments: tuple[Any, ...] = ()
+    alone: bool = False
+
+
+_WORK: dict[str, Callable[..., Any]] = {"prepare": prepare_slide, "block": do_block, "finish": finish_slide}
 
 
 @dataclass
@@ -61,10 +74,12 @@ class Driver:
     pool: Pool
     on_progress: Callable[[Progress], None]
     debug: bool = False
-    pending: dict[Future[Any], tuple[_Slide, str, Any]] = field(default_factory=dict)
+    pending: dict[Future[Any], _Task] = field(default_factory=dict)
+    suspects: deque[_Task] = field(default_factory=deque)
     active: list[_Slide] = field(default_factory=list)
     results: dict[str, dict[str, Any]] = field(default_factory=dict)
     written: float = 0.0
+    clock: Clock = field(default_factory=Clock)
 
     def run(self) -> dict[str, dict[str, Any]]:
         """Work until every slide has a result; returns them by id.
@@ -81,7 +96,7 @@ class Driver:
             while self._fill(waiting) or self.pending:
                 done, _ = wait(self.pending, return_when=FIRST_COMPLETED)
                 for future in done:
-                    self._take(future, *self.pending.pop(future))
+                    self._take(future, self.pending.pop(future))
                 if monotonic() - self.written > CSV_SECONDS:
                     self._write_tables()
         finally:
@@ -100,39 +115,47 @@ class Driver:
         self.written = monotonic()
 
     def _fill(self, waiting: Iterator[_Slide]) -> bool:
-        """Submit tasks up to the window: blocks of the earliest slide first, then the next slide."""
+        """Submit tasks up to the window: blocks of the earliest slide first, then the next slide, in the end what workers died of."""
         submitted = False
         while len(self.pending) < self.pool.window:
             slide = next((s for s in self.active if s.todo), None)
             if slide is not None:
-                block, names = slide.todo.popleft()
-                self._submit(slide, "block", (block, names), do_block, block, names)
+                self._submit(_Task(slide, "block", slide.todo.popleft()))
             elif (fresh := next(waiting, None)) is not None:
                 self.active.append(fresh)
-                self._submit(fresh, "prepare", None, prepare_slide)
+                self._submit(_Task(fresh, "prepare"))
             else:
                 break
             submitted = True
+        if not self.pending and self.suspects:
+            self._submit(self.suspects.popleft()._replace(alone=True))
+            submitted = True
         return submitted
 
-    def _submit(self, slide: _Slide, kind: str, about: Any, task: Callable[..., Any], *args: Any) -> None:
-        slide.running += 1
-        self.pending[self.pool.executor.submit(task, *self._run, slide.slide_id, *args)] = (slide, kind, about)
+    def _submit(self, task: _Task) -> None:
+        task.slide.running += 1
+        self.pending[self.pool.executor.submit(_WORK[task.kind], *self._run, task.slide.slide_id, *task.arguments)] = task
 
-    def _take(self, future: Future[Any], slide: _Slide, kind: str, about: Any) -> None:
+    def _take(self, future: Future[Any], task: _Task) -> None:
+        slide = task.slide
         slide.running -= 1
         try:
             result = future.result()
-            if kind == "block":
-                self._block_done(slide, about, result)
-            elif kind == "prepare":
+            self.clock.add(result.get("seconds", {}))
+            if task.kind == "block":
+                self._block_done(slide, task.arguments[0], task.arguments[1], result)
+            elif task.kind == "prepare":
                 self._prepared(slide)
             else:
                 self._stored(slide)
-                return
         except OutputError:
             raise
+        except CancelledError as e:
+            raise EngineError("the scheduler went away; what is done is kept, run the same command again to go on") from e
         except Exception as e:
+            if type(e).__name__ == "KilledWorker" and not task.alone:
+                self.suspects.append(task)  # perhaps a task beside it was to blame
+                return
             slide.failed = slide.failed or reason_of(e, self.debug)
             slide.todo.clear()
         self._advance(slide)
@@ -141,31 +164,28 @@ class Driver:
         path = store_path(self.folder, slide.slide_id)
         slide.plan = load_plan(str(path), digest_of(SlideStore(path).attributes))
         if is_complete(path, slide.plan, self.job):
-            slide.finishing = True
             self._stored(slide)
             return
         slide.todo.extend(missing_blocks(path, slide.plan).items())
         self.on_progress(Progress("planned", slide.slide_id, blocks=len(slide.todo)))
 
-    def _block_done(self, slide: _Slide, about: tuple[Block, list[str]], receipt: dict[str, Any]) -> None:
+    def _block_done(self, slide: _Slide, block: Block, names: list[str], receipt: dict[str, Any]) -> None:
         append_receipt(receipts_path(store_path(self.folder, slide.slide_id)), Receipt.model_validate(receipt))
         assert slide.plan is not None
-        block, names = about
         tiles = sum(len(slide.plan.rows(name, block)) for name in names)
         side = slide.plan.blocks.side
         self.on_progress(Progress("block", slide.slide_id, tiles=tiles, px=side[0] * side[1]))
 
     def _advance(self, slide: _Slide) -> None:
         """When nothing of a slide is left to do: put it together, or record why it failed."""
-        if slide.todo or slide.running or slide.finishing:
+        if slide.todo or slide.running or slide.ended or any(t.slide is slide for t in self.suspects):
             return
-        slide.finishing = True
         if slide.failed:
             result = failed_result(slide.slide_id, slide.failed)
             write_json(store_path(self.folder, slide.slide_id).with_suffix(".json"), result)
             self._ended(slide, result)
         else:
-            self._submit(slide, "finish", None, finish_slide)
+            self._submit(_Task(slide, "finish"))
 
     def _stored(self, slide: _Slide) -> None:
         """The slide is finished: take the result that lies in the folder."""
@@ -174,6 +194,7 @@ class Driver:
         self._ended(slide, result)
 
     def _ended(self, slide: _Slide, result: dict[str, Any]) -> None:
+        slide.ended = True
         self.results[slide.slide_id] = result
         self.active = [s for s in self.active if s is not slide]
         self.on_progress(Progress("slide", slide.slide_id, status=result["status"], reason=result["reason"]))
@@ -186,6 +207,6 @@ def reason_of(error: BaseException, debug: bool = False) -> str:
     if isinstance(error, WsikitError):
         return str(error)
     if type(error).__name__ == "KilledWorker":
-        return "the worker processes that took this slide died each time (out of memory, or a crash in a decoder); the other slides were not affected"
+        return "the worker processes that took this slide died each time, also alone (out of memory, or a crash in a decoder); other slides were not affected"
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0] if lines else 'no message'} (run with --debug for the traceback)"

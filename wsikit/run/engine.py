@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from wsikit.errors import EngineError, UsageError
+from wsikit.threads import cores
 
 # One thread per process: with more, numeric libraries add in another order and results depend on the machine's load.
 _THREADS = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
@@ -69,22 +70,24 @@ def open_pool(workers: int | None, scheduler: str | None = None, device: str = "
         try:
             target: Any = scheduler or stack.enter_context(_local_cluster(workers or default_workers(device), device))
             client = stack.enter_context(Client(target, timeout=_CONNECT_SECONDS, set_as_default=False))
-            n = _wait_for_workers(client)
+            n, threads = _wait_for_workers(client)
         except (OSError, TimeoutError, ValueError) as e:
             raise EngineError(f"no dask cluster at {scheduler or 'this machine'} ({e}); check the address, or leave --scheduler out") from e
-        yield Pool(client.get_executor(pure=False), 2 * n, n)
+        yield Pool(client.get_executor(pure=False), 2 * threads, n)
 
 
-def _wait_for_workers(client: Any) -> int:
+def _wait_for_workers(client: Any) -> tuple[int, int]:
+    """How many workers there are, and how many tasks they take at a time."""
     client.wait_for_workers(1, timeout=60)
-    return sum(w["nthreads"] for w in client.scheduler_info(n_workers=-1)["workers"].values())
+    found = client.scheduler_info(n_workers=-1)["workers"].values()
+    return len(found), sum(w["nthreads"] for w in found)
 
 
 def default_workers(device: str) -> int:
     """One worker per GPU for ``cuda``, one for a named GPU; otherwise one per core, at most 8."""
     if device != "cpu":
         return len(visible_gpus(device))
-    return max(1, min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1))
+    return max(1, min(8, cores()))
 
 
 def visible_gpus(device: str) -> list[str]:
@@ -106,15 +109,19 @@ def _local_cluster(workers: int, device: str) -> Iterator[Any]:
     nannies = {i: {"cls": Nanny, "options": worker_options(i, device, visible_gpus(device))} for i in range(workers)}
     scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "dashboard": False, "dashboard_address": "127.0.0.1:0", "port": 0}}
     # only what is set before a process starts reaches its memory allocator and its logging
-    before_start = {"distributed.nanny.pre-spawn-environ": _THREADS | _MEMORY | _QUIET}
-    with dask.config.set(before_start), SpecCluster(workers=nannies, scheduler=scheduler, silence_logs=40) as cluster:
+    environment = _THREADS | _MEMORY | _QUIET | {"WSIKIT_THREADS": str(max(1, cores() // workers))}
+    before_start = {"distributed.nanny.pre-spawn-environ": environment, "distributed.scheduler.allowed-failures": 1}
+    with dask.config.set(before_start), SpecCluster(workers=nannies, scheduler=scheduler, silence_logs=50) as cluster:
         yield cluster
 
 
 def worker_options(index: int, device: str, gpus: Sequence[str] = ("0",)) -> dict[str, Any]:
-    """Options of one worker process: one thread, loopback, and for ``cuda`` one of the ``gpus``, in turn."""
+    """Options of one worker process: loopback, one task at a time; for ``cuda`` one of the ``gpus``, in turn, and two tasks.
+
+    Of two blocks one is decoded while the other is on the GPU, which they use one after the other.
+    """
     env = {"CUDA_VISIBLE_DEVICES": gpus[index % len(gpus)]} if device == "cuda" else {}
-    return {"host": "127.0.0.1", "nthreads": 1, "dashboard": False, "memory_limit": 0, "env": env, "preload": [__name__]}
+    return {"host": "127.0.0.1", "nthreads": 2 if device == "cuda" else 1, "dashboard": False, "memory_limit": 0, "env": env, "preload": [__name__]}
 
 
 def dask_setup(_: Any) -> None:

@@ -16,6 +16,7 @@ from wsikit.aggregate.calls import call_slide
 from wsikit.aggregate.doubt import outside_domain
 from wsikit.aggregate.mitosis import count_slide, density_map, find_hotspot, merge
 from wsikit.aggregate.survival import load_risk, predict_risk
+from wsikit.clock import Clock
 from wsikit.export.geojson import write_geojson
 from wsikit.grid import Raster, TileGrid
 from wsikit.models import RISK_PIPELINE, Card
@@ -34,7 +35,7 @@ NO_NUMBERS = ("call", "probability", "tile_share", "doubt", "count", "per_mm2", 
 
 
 def finish_slide(run_dir: str, run_key: str, slide_id: str) -> dict[str, Any]:
-    """Put a slide together once all its blocks are done; returns its status.
+    """Put a slide together once all its blocks are done; returns its status, and the ``seconds`` of each stage.
 
     Doing it again gives the same bytes.
 
@@ -48,19 +49,22 @@ def finish_slide(run_dir: str, run_key: str, slide_id: str) -> dict[str, Any]:
     store = SlideStore(path)
     plan = load_plan(str(path), digest_of(store.attributes))
     cards = job.cards()
-    done, work = finished_stages(path, plan), plan.work()
-    for name, stage in plan.stages.items():
-        if name == PIXELS:
-            _coarse_levels(path)
-            _write_tiles(path, store, stage, job)
-        elif name not in done:
-            # only the parts of this plan: an earlier one, cut into other blocks, may have left some as well
-            parts = [path.with_suffix(".parts") / name / f"{block.name}.safetensors" for block, names in work.items() if name in names]
-            _write_columns(path, store, stage, cards[name], job.models[name], parts)
-    _drop_others(path, plan)
-    aggregate_slide(run_dir, run_key, slide_id)
-    commit_slide(path, plan, job)
-    return {"status": "ok"}
+    done, work, clock = finished_stages(path, plan), plan.work(), Clock()
+    with clock("put together"):
+        for name, stage in plan.stages.items():
+            if name == PIXELS:
+                _coarse_levels(path)
+                _write_tiles(path, store, stage, job)
+            elif name not in done:
+                # only the parts of this plan: an earlier one, cut into other blocks, may have left some as well
+                parts = [path.with_suffix(".parts") / name / f"{block.name}.safetensors" for block, names in work.items() if name in names]
+                _write_columns(path, store, stage, cards[name], job.models[name], parts)
+        _drop_others(path, plan)
+    with clock("aggregate"):
+        aggregate_slide(run_dir, run_key, slide_id)
+    with clock("digest"):
+        commit_slide(path, plan, job)
+    return {"status": "ok", "seconds": clock.seconds}
 
 
 def aggregate_slide(run_dir: str, run_key: str, slide_id: str) -> None:
@@ -96,6 +100,7 @@ def slide_result(store: SlideStore, plan: Plan, job: Job, results: dict[str, Any
         "provenance": {
             "wsikit": __version__,
             "survey": a["survey"],
+            "model_stains": a.get("model_stains", {}),
             "stages": {name: {k: info[k] for k in ("key", "tile_px", "overlap_px", "min_tissue", "raster")} for name, info in a["stages"].items()},
             "models": {name: ref.model_dump(exclude={"folder"}) for name, ref in job.models.items()},
             "device": job.device,

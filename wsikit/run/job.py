@@ -20,7 +20,7 @@ from wsikit.errors import DamagedStoreError, StoreMismatchError, UsageError
 from wsikit.models import RISK_PIPELINE, Card, check_weights, find_model, pipelines, read_card
 from wsikit.run.cases import Case
 from wsikit.run.plan import BLOCK_PX
-from wsikit.stain import get_method
+from wsikit.stain import StainTarget, get_method
 from wsikit.store.codec import parse_codec
 from wsikit.store.durable import digest_of, lock_file, write_json
 
@@ -69,6 +69,7 @@ class Job(BaseModel):
 
     models: dict[str, ModelRef] = {}
     stain: str = "macenko"
+    stain_target: StainTarget | None = None
     pixels: Pixels | None = None
     block_px: int = BLOCK_PX
     device: str = "cpu"
@@ -136,7 +137,8 @@ def check_job(job: Job) -> None:
     UsageError
         A stain method, codec, device, tile or block size cannot be.
     """
-    get_method(job.stain)
+    for name in {job.stain, *(card.stain for card in job.cards().values())}:
+        get_method(name)
     if job.pixels is not None:
         parse_codec(job.pixels.codec)
         if not 16 <= job.pixels.tile_px <= 4096 or not 0 <= job.pixels.overlap_px < job.pixels.tile_px or job.pixels.overlap_px % 2:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from wsikit import RESEARCH_USE_ONLY
+from wsikit.clock import Clock
 from wsikit.cut import normalise
 from wsikit.errors import ResolutionMismatchError, StoreMismatchError
 from wsikit.grid import Raster, TileGrid
@@ -29,6 +30,7 @@ from wsikit.run.plan import (
     pyramid_sizes,
     shard_px,
 )
+from wsikit.run.stains import model_stains, stain_key, stain_of
 from wsikit.slide import Slide
 from wsikit.store import LABELS, SCHEMA, SlideStore
 from wsikit.store.durable import digest_of
@@ -57,7 +59,7 @@ def _open_case(path: str, mpp: float | None, mpp_source: str, stamp: tuple[int, 
 
 
 def prepare_slide(run_dir: str, run_key: str, slide_id: str) -> dict[str, Any]:
-    """Make a slide's store ready for its blocks, or find that it is; returns the number of blocks of its plan.
+    """Make a slide's store ready for its blocks, or find that it is; returns the number of ``blocks`` of its plan and ``seconds`` by stage.
 
     Raises
     ------
@@ -69,21 +71,26 @@ def prepare_slide(run_dir: str, run_key: str, slide_id: str) -> dict[str, Any]:
     job = load_job(run_dir, run_key)
     slide = open_case(run_dir, run_key, slide_id)
     path = store_path(run_dir, slide_id)
-    facts = _slide_facts(slide)
-    survey_key = digest_of([SURVEY_VERSION, SCHEMA, facts, job.stain, job.pixels.model_dump() if job.pixels else None])
+    clock = Clock()
+    with clock("digest"):
+        facts = _slide_facts(slide)
+    survey_key = digest_of([SURVEY_VERSION, SCHEMA, facts, stain_key(job), job.pixels.model_dump() if job.pixels else None])
     grids, refused = _model_grids(slide, job)
     laid = layout(path)
     old = _attributes(path) if laid else None
     if old is None or old["survey"]["key"] != survey_key:
         clear_slide(path)
         laid = None
-        old = _lay_out(path, _pixel_layout(slide, job, grids), job, survey(slide, job.stain), facts, survey_key)
-    stages = {k: v for k, v in sorted((old["stages"] | _stages(job, grids, old)).items()) if k not in refused}
-    attributes = old | {"stages": stages, "refused": refused, "block_px": job.block_px}
+        with clock("survey"):
+            found = survey(slide, job.stain, job.stain_target)
+        old = _lay_out(path, _pixel_layout(slide, job, grids), job, found, facts, survey_key)
+    with_stains = old | {"model_stains": model_stains(slide, path, job, old)}
+    stages = {k: v for k, v in sorted((old["stages"] | _stages(job, grids, with_stains)).items()) if k not in refused}
+    attributes = with_stains | {"stages": stages, "refused": refused, "block_px": job.block_px}
     if attributes != old or not laid:
         write_group(path, {"wsikit": attributes})
         commit_layout(path, laid or {})
-    return {"blocks": len(load_plan(str(path), digest_of(attributes)).work())}
+    return {"blocks": len(load_plan(str(path), digest_of(attributes)).work()), "seconds": clock.seconds}
 
 
 def clear_slide(path: Path) -> None:
@@ -129,15 +136,14 @@ def _model_grids(slide: Slide, job: Job) -> tuple[dict[str, TileGrid], dict[str,
 
 def _stages(job: Job, grids: dict[str, TileGrid], attributes: dict[str, Any]) -> dict[str, Any]:
     """What the plan needs of each stage, with the digest of all that its numbers depend on."""
-    base = [attributes["survey"]["key"], attributes["stain"]]
-    cards = job.cards()
-    stages = {
-        name: {"key": digest_of([*base, name, job.models[name].digest]), "min_tissue": cards[name].min_tissue, **grid_info(grid)}
-        for name, grid in grids.items()
-    }
+    survey_key, cards = attributes["survey"]["key"], job.cards()
+    stages = {}
+    for name, tiles in grids.items():
+        stain = stain_of(attributes, cards[name])
+        stages[name] = {"key": digest_of([survey_key, stain, name, job.models[name].digest]), "min_tissue": cards[name].min_tissue, **grid_info(tiles)}
     if attributes["pixels"]:
         grid = {k: v for k, v in attributes["pixels"].items() if k != "shard_px"}
-        stages[PIXELS] = {"key": digest_of([*base, PIXELS, attributes["pixels"]]), "min_tissue": 0.0, **grid}
+        stages[PIXELS] = {"key": digest_of([survey_key, attributes["stain"], PIXELS, attributes["pixels"]]), "min_tissue": 0.0, **grid}
     return stages
 
 

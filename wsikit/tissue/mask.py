@@ -3,42 +3,63 @@
 Otsu alone fails at both ends: on a blank slide it splits noise, on a slide that is all tissue it splits the
 tissue. So each threshold is Otsu's, held between a floor that noise does not reach and a cap that pale
 (myxoid, fatty) tissue passes.
+
+A slide of 40 gigapixels has a low-power picture of 40 megapixels, so nothing here keeps more than a few bytes a pixel:
+thresholds come from histograms, and pixels are gone through in strips.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import ndimage as ndi
-from skimage.color import rgb2hsv
 from skimage.filters import threshold_otsu
-from skimage.morphology import remove_small_holes, remove_small_objects
+
+from wsikit.tissue._look import BLACK, BLUE, CHROMA, GREEN, GREY, RED, Look, look
 
 # Chroma is max − min of R, G, B in grey levels: unlike HSV saturation it does not blow up in the dark.
 CHROMA_FLOOR, CHROMA_CAP = 10.0, 22.0
 # Density is −log10(grey / white point): 0 for glass.
 DENSITY_FLOOR, DENSITY_CAP = 0.06, 0.12
-BLACK_LEVEL, BLACK_CHROMA = 50, 25
 SMOOTH_UM = 12.0
 MIN_REGION_MM2, MIN_HOLE_MM2 = 0.02, 0.02
+
+GLASS, TISSUE, FOLD, OTHER = 0, 1, 6, 7
+INKS = {"green": GREEN, "blue": BLUE, "red": RED}
+_STRIP_PX = 2**20
 
 
 @dataclass(frozen=True)
 class TissueMask:
-    """What `find_tissue` saw, all bool (H, W): tissue to score, foreign colours (ink, dense blood), scanner black.
+    """What `find_tissue` saw.
 
-    ``white_point`` is the grey of empty glass.
+    ``kind`` uint8 (H, W): 0 glass, 1 tissue, 2 green or cyan ink, 3 blue ink, 4 red ink or dense blood, 5 black (ink or scanner),
+    6 fold in the tissue, 7 neither glass nor tissue (specks, rims of ink). ``white_point`` is the grey of empty glass.
     """
 
-    tissue: np.ndarray
-    foreign: np.ndarray
-    black: np.ndarray
+    kind: np.ndarray
     white_point: float
+
+    @property
+    def tissue(self) -> np.ndarray:
+        """Tissue to score, folds and all: bool (H, W)."""
+        return (self.kind == TISSUE) | (self.kind == FOLD)
+
+    @property
+    def foreign(self) -> np.ndarray:
+        """Ink, or blood too dense to show tissue: bool (H, W)."""
+        return (self.kind >= GREEN) & (self.kind <= RED)
+
+    @property
+    def black(self) -> np.ndarray:
+        """Scanner black or black ink: bool (H, W)."""
+        return np.asarray(self.kind == BLACK)
 
 
 def find_tissue(rgb: np.ndarray, mpp: tuple[float, float]) -> TissueMask:
-    """Which pixels are tissue?
+    """Which pixels are tissue, and what are the others?
 
     Parameters
     ----------
@@ -46,65 +67,103 @@ def find_tissue(rgb: np.ndarray, mpp: tuple[float, float]) -> TissueMask:
         The slide at about 8 µm/px.
     mpp : µm per pixel of ``rgb`` (x, y)
     """
-    values = rgb.astype(np.float32)
-    sigma = (SMOOTH_UM / mpp[1] / 2.355, SMOOTH_UM / mpp[0] / 2.355)
-    smooth = np.stack([ndi.gaussian_filter(values[..., c], sigma, mode="nearest") for c in range(3)], -1)
-    grey, chroma = smooth.mean(-1), smooth.max(-1) - smooth.min(-1)
-    black = (grey < BLACK_LEVEL) & (chroma < BLACK_CHROMA)
-    foreign = find_foreign(smooth)
-    usable = ~(black | foreign)
-    white = _white_point(grey[usable])
-    density = -np.log10(np.clip(grey, 1, None) / white)
-    stained = chroma - _glass_chroma(chroma[usable], density[usable])
-    tissue = usable & ((stained > _threshold(stained[usable], CHROMA_FLOOR, CHROMA_CAP)) | (density > _threshold(density[usable], DENSITY_FLOOR, DENSITY_CAP)))
-    tissue &= ~ndi.binary_dilation(foreign | black, iterations=2)
-    return TissueMask(_clean(tissue, mpp), foreign, black, white)
+    seen = look(rgb, (SMOOTH_UM / mpp[1] / 2.355, SMOOTH_UM / mpp[0] / 2.355))
+    kind = find_foreign(seen.colour)
+    white, grey_below, chroma_above = _thresholds(seen, kind)
+    stained = (seen.grey < grey_below) | (seen.chroma > chroma_above)
+    foreign = kind != GLASS
+    rim = ndi.binary_dilation(foreign, iterations=2) if foreign.any() else foreign
+    tissue = _clean(stained & ~rim, mpp)
+    kind[(stained | rim) & ~foreign] = OTHER
+    kind[tissue] = TISSUE
+    return TissueMask(kind, white)
 
 
-def find_foreign(rgb: np.ndarray) -> np.ndarray:
-    """Which pixels are marker ink, or blood too dense to show tissue? By colours H&E never makes: bool (H, W).
+def find_foreign(colour: np.ndarray) -> np.ndarray:
+    """Which pixels are marker ink, dense blood or black? By colours H&E never makes: uint8 (H, W), as in `TissueMask`.
 
-    Parameters
-    ----------
-    rgb : float32 (H, W, 3), 0–255, smoothed
-
-    Notes
-    -----
-    H&E hues lie between blue-violet and red-pink. Green and cyan ink is known by hue; blue ink by blue far
-    above both other channels with little red (haematoxylin keeps red above green); red ink and packed red
-    cells by red far above two dark, equal channels (eosin keeps blue above green).
+    Ink that is one pixel wide is let go of, and the rest grows by two pixels, over its soft rim.
     """
-    hue, saturation, _ = np.moveaxis(rgb2hsv(rgb / 255), -1, 0)
-    r, g, b = np.moveaxis(rgb, -1, 0)
-    degrees = hue * 360
-    green = (degrees > 70) & (degrees < 195) & (saturation > 0.18)
-    blue = (degrees >= 195) & (degrees < 245) & (saturation > 0.3) & (b - r > 40) & (g >= r - 5)
-    red = ((degrees < 12) | (degrees > 350)) & (saturation > 0.6) & (r - np.maximum(g, b) > 90) & (np.abs(g - b) < 25)
-    found = ndi.binary_opening(green | blue | red, iterations=1)
-    return np.asarray(ndi.binary_dilation(found, iterations=2) if found.any() else found)
+    kind = np.where(colour == BLACK, colour, 0).astype(np.uint8)
+    ink = (colour > 0) & (colour < BLACK)
+    if not ink.any():
+        return kind
+    ink = ndi.binary_opening(ink)
+    for value in INKS.values():
+        core = ink & (colour == value)
+        if core.any():
+            kind[ndi.binary_dilation(core, iterations=2)] = value
+    return kind
 
 
-def _white_point(grey: np.ndarray) -> float:
-    """The grey of glass: the brightest common value, not below 200 (a slide may show no glass at all)."""
-    if grey.size == 0:
-        return 255.0
-    return float(max(np.percentile(grey, 98), 200.0))
+def _thresholds(seen: Look, kind: np.ndarray) -> tuple[float, float, float]:
+    """The white point (grey levels), below which grey a pixel is stained, and above which chroma, in the units of ``seen``."""
+    greys, chromas = _histogram(seen.grey, kind), _histogram(seen.chroma, kind)
+    white = max(_quantile(greys, 0.98) / GREY, 200.0) if greys.any() else 255.0
+    density = -np.log10(np.maximum(np.arange(greys.size) / GREY, 1) / white)
+    grey_below = white * 10 ** -_threshold(density[::-1], greys[::-1], DENSITY_FLOOR, DENSITY_CAP) * GREY
+    cast = _glass_chroma(seen, kind, white)
+    above = cast + _threshold(np.arange(chromas.size) / CHROMA - cast, chromas, CHROMA_FLOOR, CHROMA_CAP)
+    return white, grey_below, above * CHROMA
 
 
-def _glass_chroma(chroma: np.ndarray, density: np.ndarray) -> float:
+def _glass_chroma(seen: Look, kind: np.ndarray, white: float) -> float:
     """The colour cast of empty glass, at most 15 grey levels."""
-    glass = chroma[density < DENSITY_FLOOR / 2]
-    return float(min(np.median(glass), 15.0)) if glass.size else 0.0
+    found = _histogram(seen.chroma, kind, seen.grey, white * 10 ** (-DENSITY_FLOOR / 2) * GREY)
+    return min(_quantile(found, 0.5) / CHROMA, 15.0) if found.any() else 0.0
 
 
-def _threshold(values: np.ndarray, floor: float, cap: float) -> float:
-    if values.size == 0 or float(np.ptp(values)) < 1e-6:
+def _histogram(values: np.ndarray, kind: np.ndarray, grey: np.ndarray | None = None, above: float = 0.0) -> np.ndarray:
+    """How often each value occurs where neither ink nor black was seen, and (with ``grey``) where it is brighter: int64."""
+    counts = np.zeros(2**16, np.int64)
+    for rows in strips(values.shape):
+        use = kind[rows] == GLASS
+        if grey is not None:
+            use &= grey[rows] > above
+        counts += np.bincount(values[rows][use], minlength=2**16)
+    return counts
+
+
+def strips(shape: tuple[int, int]) -> Iterator[slice]:
+    """Rows of about a megapixel at a time."""
+    rows = max(1, _STRIP_PX // max(1, shape[1]))
+    for y in range(0, shape[0], rows):
+        yield slice(y, min(y + rows, shape[0]))
+
+
+def _quantile(counts: np.ndarray, q: float) -> float:
+    """The quantile of the values that a histogram counted, between two of them as `numpy.percentile` has it."""
+    total = counts.cumsum()
+    at = q * (total[-1] - 1)
+    low, high = (int(np.searchsorted(total, rank, side="right")) for rank in (np.floor(at), np.ceil(at)))
+    return low + (high - low) * (at - np.floor(at))
+
+
+def _threshold(values: np.ndarray, counts: np.ndarray, floor: float, cap: float) -> float:
+    """Otsu's threshold of ascending values and how often each occurs, between a floor and a cap; the cap where nothing differs."""
+    seen = counts > 0
+    if np.count_nonzero(seen) < 2:
         return cap
-    return float(np.clip(threshold_otsu(values), floor, cap))
+    return float(np.clip(threshold_otsu(hist=(counts[seen], values[seen])), floor, cap))
 
 
 def _clean(tissue: np.ndarray, mpp: tuple[float, float]) -> np.ndarray:
     """Without specks and pinholes, by area in mm²."""
     px_mm2 = mpp[0] * mpp[1] / 1e6
-    tissue = remove_small_holes(tissue, max_size=int(MIN_HOLE_MM2 / px_mm2))
-    return np.asarray(remove_small_objects(tissue, max_size=int(MIN_REGION_MM2 / px_mm2)))
+    tissue = tissue | small(~tissue, int(MIN_HOLE_MM2 / px_mm2))
+    return tissue & ~small(tissue, int(MIN_REGION_MM2 / px_mm2))
+
+
+def small(mask: np.ndarray, most_px: int) -> np.ndarray:
+    """The parts of a mask, joined along edges, that have at most so many pixels: bool (H, W)."""
+    labels = np.empty(mask.shape, np.int32)
+    found = ndi.label(mask, output=labels)
+    size = np.zeros(found + 1, np.int64)
+    for rows in strips(mask.shape):
+        size += np.bincount(labels[rows].ravel(), minlength=found + 1)
+    chosen = size <= most_px
+    chosen[0] = False
+    out = np.empty(mask.shape, bool)
+    for rows in strips(mask.shape):
+        np.take(chosen, labels[rows], out=out[rows])
+    return out
