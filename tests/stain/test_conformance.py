@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from wsikit.errors import UsageError
-from wsikit.stain import StainFit, StainMethod, get_method, methods
+from wsikit.stain import StainFit, StainMethod, StainTarget, get_method, methods
 from wsikit.stain.macenko import REFERENCE
 
 RNG = np.random.default_rng(0)
@@ -33,12 +33,13 @@ ODD = {
     "any colours": RNG.integers(0, 256, (5000, 3)).astype(np.uint8),
 }
 EVERY = pytest.mark.parametrize("name", sorted(methods()))
+COLOURS = pytest.mark.parametrize("name", sorted(methods().keys() - {"none"}))
 
 
 def sound(fit: StainFit) -> bool:
     """A fit that can be kept: finite, and with a reason when it is not to be used."""
-    numbers = [*np.ravel(fit.vectors), *fit.max_concentration]
-    return bool(np.isfinite(numbers).all()) and (fit.trusted or (bool(fit.reason) and not fit.vectors))
+    numbers = [*np.ravel(fit.vectors), *fit.max_concentration, *fit.mean, *fit.std]
+    return bool(np.isfinite(numbers).all()) and (fit.trusted or (bool(fit.reason) and not fit.vectors and not fit.mean))
 
 
 @EVERY
@@ -102,6 +103,33 @@ def test_an_untrusted_fit_changes_nothing(name: str) -> None:
     image = torch.from_numpy(RNG.integers(0, 256, (4, 4, 3)).astype(np.uint8))
     fit = StainFit(method=name, trusted=False, reason="a test")
     assert torch.equal(get_method(name).apply(image, fit), image)
+
+
+@EVERY
+def test_a_slide_brought_to_its_own_colours_stays_as_it_is(name: str) -> None:
+    """But for the one level that Macenko's programs add."""
+    method = get_method(name)
+    fit = _fit_of_reference(method)
+    own = fit.model_copy(update={"target": StainTarget(image="a.png", digest="0" * 64, fit=fit)})
+    image = torch.from_numpy(_reference_pixels()[:4000])
+    assert int((method.apply(image, own).int() - image.int()).abs().max()) <= 2
+    assert StainFit.model_validate_json(own.model_dump_json()) == own
+
+
+@COLOURS
+def test_another_target_gives_the_targets_colours(name: str, make_stained: Callable[..., np.ndarray]) -> None:
+    """Two laboratories: the pixels of one, brought to the other, are fitted like the other's."""
+    method = get_method(name)
+    here, there = (np.array(v) for v in ([[0.66, 0.62, 0.42], [0.2, 0.85, 0.5]], [[0.5, 0.75, 0.43], [0.25, 0.86, 0.44]]))
+    pixels = make_stained(here / np.linalg.norm(here, axis=1, keepdims=True), 30_000, (1.4, 1.2), 1)
+    target = method.fit(make_stained(there / np.linalg.norm(there, axis=1, keepdims=True), 30_000, (1.3, 1.1), 2))
+    fit = method.fit(pixels)
+    moved = method.apply(torch.from_numpy(pixels), fit.model_copy(update={"target": StainTarget(image="a.png", digest="0" * 64, fit=target)}))
+    again, usual = method.fit(moved.numpy()), method.fit(method.apply(torch.from_numpy(pixels), fit).numpy())
+    for values in ("vectors", "max_concentration", "mean", "std"):
+        wanted, got, other = (np.ravel(getattr(f, values)) for f in (target, again, usual))
+        assert got == pytest.approx(wanted, abs=0.03 if values == "vectors" else 0.06 * max(1.0, *np.abs(wanted), 0))
+        assert len(wanted) == 0 or np.abs(other - wanted).max() > 1.5 * np.abs(got - wanted).max(), "the reference's colours are others"
 
 
 def test_unknown_methods_are_refused_by_name() -> None:

@@ -19,14 +19,15 @@ import numba
 import numpy as np
 
 from wsikit.stain import StainFit
-from wsikit.stain.macenko import BETA, REFERENCE, apply_two_stains, fit_two_stains, optical_density
+from wsikit.stain.macenko import BETA, MIN_PIXELS, REFERENCE, apply_two_stains, fit_two_stains, optical_density
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 # Of the pixels' mean density, so that pale slides get the same vectors (the authors' demo: 0.02, where that is about 1.3).
 # More draws the vectors together (by less than 2° as it is, by 5° at 0.1), less lets noise drive them apart.
-PENALTY = 0.015
+PENALTY = 0.012
+DARKEST = 2.5  # below 19 grey levels a density is mostly noise, which would draw haematoxylin out of its place
 SAMPLE = 100_000
 MAX_STEPS, CONVERGED = 1000, 1e-8
 PARALLEL = 1 - 1e-6  # cosine of 0.08°: no two concentrations can be told apart
@@ -52,7 +53,9 @@ def _dictionary(density: np.ndarray) -> np.ndarray | None:
     """Unit vectors of haematoxylin and eosin, (2, 3); None where density has no second direction."""
     if np.linalg.eigvalsh(np.cov(density.T))[1] <= 1e-6:
         return None
-    sample = np.ascontiguousarray(density[:: -(-len(density) // SAMPLE)])
+    light = density[(density <= DARKEST).all(1)]
+    usable = light if len(light) >= MIN_PIXELS else density
+    sample = np.ascontiguousarray(usable[:: -(-len(usable) // SAMPLE)])
     penalty = PENALTY * float(np.linalg.norm(sample, axis=1).mean())
     vectors = REFERENCE / np.linalg.norm(REFERENCE, axis=1, keepdims=True)
     for _ in range(MAX_STEPS):
