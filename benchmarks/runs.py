@@ -1,0 +1,183 @@
+"""Run cases, each in a process of its own, in turn, and watch their memory."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+from cases import Case
+
+HERE = Path(__file__).parent
+LIMIT_SECONDS = 900
+SAMPLE_SECONDS, SHARED_EVERY = 0.05, 5  # what is shared takes longer to find out, so it is asked every fifth time
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A slide that cases work on: its path, the .npy file of the corners of its tissue tiles, and the one with the most tissue."""
+
+    path: Path
+    tiles: Path
+    tile_px: int
+    target: tuple[int, int]
+    tissue_mpx: float
+
+
+@dataclass
+class Measured:
+    """All repetitions of a case; ``absent`` says why there are none."""
+
+    case: Case
+    runs: list[dict[str, Any]] = field(default_factory=list)
+    absent: str = ""
+
+    @property
+    def rates(self) -> list[float]:
+        """MPx/s of each repetition."""
+        return [r["px"] / 1e6 / r["seconds"] for r in self.runs]
+
+    @property
+    def rate(self) -> float:
+        """Their median."""
+        return float(np.median(self.rates)) if self.runs else float("nan")
+
+    def most(self, key: str) -> int:
+        """The largest value of a fact over the repetitions."""
+        return max((r[key] for r in self.runs), default=0)
+
+
+class Bench:
+    """Runs cases and keeps what they found."""
+
+    def __init__(self, scenes: dict[str, Scene], scratch: Path, say: Callable[[str], None]) -> None:
+        self._scenes, self._scratch, self._say = scenes, scratch, say
+        self._pythons: dict[tuple[str, ...], list[str] | str] = {}
+
+    def run(self, cases: Sequence[Case], repeats: int, seed: int = 0) -> list[Measured]:
+        """Every case ``repeats`` times, in another order each time: what disturbs the machine then disturbs all alike."""
+        found = {case.name: Measured(case) for case in cases}
+        for case in cases:
+            command = self.command(case.packages)
+            if isinstance(command, str):
+                found[case.name].absent = command
+        rng = random.Random(seed)
+        for turn in range(repeats):
+            order = [m for m in found.values() if not m.absent]
+            rng.shuffle(order)
+            for i, measured in enumerate(order):
+                self._once(measured)
+                last = f"{measured.rates[-1]:.1f} MPx/s" if measured.runs and not measured.absent else measured.absent
+                self._say(f"[{turn + 1}/{repeats}, {i + 1}/{len(order)}] {measured.case.name}: {last}")
+        return list(found.values())
+
+    def command(self, packages: tuple[str, ...]) -> list[str] | str:
+        """How to start Python with these packages, or why that cannot be."""
+        if not packages:
+            return [sys.executable]
+        if packages not in self._pythons:
+            self._say(f"environment: {', '.join(packages)}")
+            self._pythons[packages] = self._environment(packages)
+        return self._pythons[packages]
+
+    def _environment(self, packages: tuple[str, ...]) -> list[str] | str:
+        uv = os.environ.get("UV") or shutil.which("uv")
+        if uv is None:
+            return "uv is not installed"
+        wanted = [part for package in packages for part in ("--with", package)]
+        python = f"{sys.version_info.major}.{sys.version_info.minor}"
+        command = [uv, "run", "--no-project", "--isolated", "--quiet", "--python", python, *wanted, "python"]
+        try:
+            asked = subprocess.run([*command, "-c", "import numpy"], capture_output=True, text=True, timeout=LIMIT_SECONDS, env=_clean(), cwd=self._scratch)
+        except subprocess.TimeoutExpired:
+            return "its environment took too long to make"
+        if asked.returncode:
+            return "cannot be installed: " + _last_line(asked.stderr)
+        return command
+
+    def _once(self, measured: Measured) -> None:
+        case, scene = measured.case, self._scenes[measured.case.slide]
+        command = self.command(case.packages)
+        assert isinstance(command, list)
+        with tempfile.TemporaryDirectory(dir=self._scratch) as name:
+            folder = Path(name)
+            (folder / "out").mkdir()
+            packages = [p.split("=")[0] for p in case.packages] + (["torch", "zarr", "numpy"] if case.packages else [])
+            job = {"function": case.function, "slide": str(scene.path), "tiles": str(scene.tiles), "tile": scene.tile_px}
+            job |= {"target": scene.target, "take": case.take}
+            job |= {"cores": case.cores, "scratch": str(folder / "out"), "options": case.options, "packages": sorted(set(packages))}
+            (folder / "job.json").write_text(json.dumps(job))
+            with (folder / "log").open("w+") as log:
+                done, facts = _watched([*command, str(HERE / "job.py"), str(folder / "job.json"), str(folder / "result.json")], log, folder)
+                log.seek(0)
+                if done or not (folder / "result.json").exists():
+                    measured.absent = f"failed: {_last_line(log.read())}"
+                    return
+            result = json.loads((folder / "result.json").read_text()) | facts
+            probe = folder / "result.npy"
+            if probe.exists():
+                result["probe"] = np.load(probe)
+            measured.runs.append(result)
+
+
+def _watched(command: list[str], log: Any, folder: Path) -> tuple[int, dict[str, Any]]:
+    """The exit status of a command; the most memory that its processes held at once, and how busy others kept the machine.
+
+    ``peak_rss`` adds up processes, so what they share counts once for each; ``peak_bytes`` counts it once (PSS), where the system says.
+    """
+    before, cpu = resource.getrusage(resource.RUSAGE_CHILDREN), psutil.cpu_times()
+    start = time.perf_counter()
+    process = subprocess.Popen(command, stdout=log, stderr=log, env=_clean(), cwd=folder)
+    peak, stop = {"peak_rss": 0, "peak_bytes": 0}, threading.Event()
+    watcher = threading.Thread(target=_watch, args=(process.pid, peak, stop))
+    watcher.start()
+    try:
+        status = process.wait(LIMIT_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        status = process.wait()
+    finally:
+        stop.set()
+        watcher.join()
+    after, cpu_after = resource.getrusage(resource.RUSAGE_CHILDREN), psutil.cpu_times()
+    own = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    busy = sum(getattr(cpu_after, k) - getattr(cpu, k) for k in ("user", "system", "nice") if hasattr(cpu, k))
+    others = max(0.0, busy - own) / (time.perf_counter() - start)
+    return status, {**peak, "peak_bytes": peak["peak_bytes"] or peak["peak_rss"], "others_cores": round(others, 3)}
+
+
+def _watch(pid: int, peak: dict[str, int], stop: threading.Event) -> None:
+    turn = 0
+    while not stop.wait(SAMPLE_SECONDS):
+        turn += 1
+        try:
+            root = psutil.Process(pid)
+            tree = [p for p in (root, *root.children(recursive=True)) if p.name() != "uv"]
+            peak["peak_rss"] = max(peak["peak_rss"], sum(p.memory_info().rss for p in tree))
+            if turn % SHARED_EVERY == 0:
+                peak["peak_bytes"] = max(peak["peak_bytes"], sum(getattr(p.memory_full_info(), "pss", 0) for p in tree))
+        except psutil.Error:  # one ended while we looked
+            continue
+
+
+def _clean() -> dict[str, str]:
+    """The environment without what would lead a peer's Python to other packages."""
+    return {k: v for k, v in os.environ.items() if k not in ("VIRTUAL_ENV", "PYTHONPATH", "WSIKIT_THREADS")} | {"PYTHONWARNINGS": "ignore"}
+
+
+def _last_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return (lines[-1] if lines else "no message")[:200]
