@@ -57,7 +57,7 @@ def flavour(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     other.close()
 
 
-@settings(max_examples=25)
+@settings(max_examples=25, deadline=None)
 @given(data=st.data())
 def test_random_regions_equal_openslides(flavour: tuple[NativeReader, OpenSlideReader], data: st.DataObject) -> None:
     native, other = flavour
