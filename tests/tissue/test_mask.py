@@ -71,6 +71,21 @@ def test_ink_is_foreign_and_never_tissue(ink: tuple[int, int, int]) -> None:
     assert not found.foreign[far].any()
 
 
+@pytest.mark.parametrize("ink", [GREEN, BLUE, RED, BLACK], ids=["green", "blue", "red", "black"])
+def test_a_dot_of_ink_in_tissue_is_not_filled_up_as_a_hole_and_its_rim_is_left_out(ink: tuple[int, int, int]) -> None:
+    picture, truth = low_power("LMS")
+    rows, columns = np.nonzero(truth.tissue)
+    y, x = int(rows.mean()), int(columns.mean())
+    dotted = picture.copy()
+    dotted[y : y + 8, x : x + 8] = ink
+    found = find_tissue(dotted, MPP)
+    assert find_tissue(picture, MPP).tissue[y - 3 : y + 11, x - 3 : x + 11].all()
+    assert (found.foreign | found.black)[y + 1 : y + 7, x + 1 : x + 7].all()
+    assert not found.tissue[y - 1 : y + 9, x : x + 8].any()
+    assert not found.tissue[y : y + 8, x - 1 : x + 9].any()
+    assert found.tissue[y - 9 : y + 17, x - 9 : x + 17].mean() > 0.5
+
+
 def test_black_ink_and_scanner_borders_are_black_and_never_tissue() -> None:
     picture, truth = low_power("LMS")
     framed = np.pad(picture, ((16, 16), (24, 0), (0, 0)))
@@ -92,6 +107,9 @@ def test_glass_alone_holds_no_tissue() -> None:
     assert none_found(find_tissue(glass(), MPP))
     vignette = (glass() * np.linspace(0.94, 1, 128)[None, :, None]).astype(np.uint8)
     assert none_found(find_tissue(vignette, MPP))
+    smudged = glass().astype(float)
+    smudged[20:60, 30:90] -= (0, 6, 3)  # breath on the glass: a tint that is real, and far paler than any tissue
+    assert none_found(find_tissue(smudged.astype(np.uint8), MPP))
     yellowish = (glass() * np.array([1, 0.99, 0.95])).astype(np.uint8)
     assert none_found(find_tissue(yellowish, MPP))
 
