@@ -179,6 +179,10 @@ def test_a_real_slide_comes_out_near_macenko(cmu: Path) -> None:
     ours, theirs = (get_method(f.method).apply(torch.from_numpy(image), f).float() for f in (fit, macenko))
     assert float((ours - theirs).abs().mean()) < 8
     assert float((ours - torch.from_numpy(image).float()).abs().mean()) > 8
+    some = np.random.default_rng(0).permutation(slide.read((800, 1000, 800, 800), mpp=1.0).reshape(-1, 3))[:1000]
+    apart = np.abs(METHOD.apply(torch.from_numpy(some), fit).numpy() - papers(some, np.array(fit.vectors), np.array(fit.max_concentration)).clip(0, 255))
+    assert apart.mean() < 1, "rounding is 0.25 of it"
+    assert (apart.max(1) > 5).mean() < 0.1
 
 
 def test_noise_in_the_dark_does_not_carry_haematoxylin_off(make_stained: Make) -> None:
