@@ -113,6 +113,14 @@ def test_a_missing_array_is_named(lean_store: Path) -> None:
         wk.open_store(lean_store).tissue()
 
 
+@pytest.mark.parametrize("name", ["labels/tissue/0", "overlays/mitosis", "overlays", "tables/mitosis", "tables"])
+def test_torn_metadata_are_named(lean_store: Path, name: str) -> None:
+    path = lean_store / name / "zarr.json"
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(DamagedStoreError, match=rf"the metadata (of array|below) {name.split('/')[0]}.* are damaged; run wsikit verify"):
+        read_everything(lean_store)
+
+
 def test_a_viewer_is_told_of_rot_by_zarr_itself(scored: Run, tmp_path: Path, flip: Callable[[Path, int], None]) -> None:
     """Pixels are read by others with plain zarr, so the checksum must be inside the file."""
     path = tmp_path / "lms.zarr"

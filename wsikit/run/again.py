@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from wsikit.errors import DamagedStoreError, StoreError
+from wsikit.errors import DamagedStoreError
 from wsikit.run.finish import aggregate_slide
 from wsikit.run.job import RUN_FILE, Job, only_run, read_run, update_run
-from wsikit.run.ledger import SLIDE, can_aggregate, commit_results, receipts_path
+from wsikit.run.ledger import SLIDE, commit_results, is_undamaged, receipts_path, was_finished
 from wsikit.run.prepare import load_plan, store_path
 from wsikit.run.results import TABLES, read_result, read_results, table_digests, write_results
 from wsikit.store import SlideStore
@@ -25,37 +25,33 @@ def aggregate_run(folder: Path) -> int:
     StoreMismatchError
         The folder holds no run.
     DamagedStoreError
-        Columns of some slides are damaged or missing; the message names these, the others are done.
+        Files of some slides are damaged or missing; the message names these slides, the others are done.
     OutputError
         It cannot be written.
     """
     job = Job.model_validate(read_run(folder)["job"])
     with only_run(folder):
-        done = {case.slide_id: _aggregate(folder, job, case.slide_id) for case in job.slides if is_finished(folder, case.slide_id)}
+        done = {case.slide_id: _aggregate(folder, job, case.slide_id) for case in job.slides}
         write_results(folder, job, read_results(folder, job))
         update_run(folder, files=table_digests(folder))
-    if damaged := [slide_id for slide_id, good in done.items() if not good]:
-        raise DamagedStoreError(f"{folder}: columns are damaged or missing, and not used, of {', '.join(damaged)}; score these slides again to repair them")
-    return len(done)
+    if damaged := [slide_id for slide_id, what in done.items() if what == "damaged"]:
+        raise DamagedStoreError(f"{folder}: files are damaged or missing, and were not used, of {', '.join(damaged)}; score these slides again to repair them")
+    return sum(what == "done" for what in done.values())
 
 
-def _aggregate(folder: Path, job: Job, slide_id: str) -> bool:
-    """Whether a slide's columns were whole, and its result was made again from them."""
+def _aggregate(folder: Path, job: Job, slide_id: str) -> str:
+    """Make a slide's result again: ``done``, or not since it is ``unfinished`` or ``damaged``."""
     path = store_path(folder, slide_id)
-    try:
-        plan = load_plan(str(path), digest_of(SlideStore(path).attributes))
-    except StoreError:
-        return False
-    if not can_aggregate(path, plan):
-        return False
+    if SLIDE not in {r.block for r in read_receipts(receipts_path(path))}:
+        return "unfinished"
+    if not is_undamaged(path):
+        return "damaged"
+    plan = load_plan(str(path), digest_of(SlideStore(path).attributes))
+    if not was_finished(path, plan, job):
+        return "unfinished"
     aggregate_slide(str(folder), job.key, slide_id)
     commit_results(path)
-    return True
-
-
-def is_finished(folder: Path, slide_id: str) -> bool:
-    """Whether a slide was once put together, whatever became of its files."""
-    return SLIDE in {r.block for r in read_receipts(receipts_path(store_path(folder, slide_id)))}
+    return "done"
 
 
 class Finding(NamedTuple):

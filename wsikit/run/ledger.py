@@ -70,15 +70,22 @@ def commit_layout(store: Path, laid: Mapping[str, str]) -> None:
 
 def is_complete(store: Path, plan: Plan, job: Job) -> bool:
     """Whether the slide was put together from exactly this plan and these models, and nothing of it is damaged or missing."""
-    whole = _latest(store).get(SLIDE)
-    if whole is None or whole.keys != _slide_keys(plan, job) or not whole.holds(store.parent):
+    if not was_finished(store, plan, job) or not _latest(store)[SLIDE].holds(store.parent):
         return False
     return finished_stages(store, plan) >= set(plan.stages) - {PIXELS} and not missing_blocks(store, plan)
 
 
-def can_aggregate(store: Path, plan: Plan) -> bool:
-    """Whether all that a result is made of is there, undamaged."""
-    return SLIDE in _latest(store) and layout(store) is not None and finished_stages(store, plan) >= set(plan.stages) - {PIXELS}
+def was_finished(store: Path, plan: Plan, job: Job) -> bool:
+    """Whether the slide was put together from exactly this plan and these models, whatever became of its files."""
+    whole = _latest(store).get(SLIDE)
+    return whole is not None and whole.keys == _slide_keys(plan, job)
+
+
+def is_undamaged(store: Path) -> bool:
+    """Whether every file with a receipt holds, its results aside."""
+    results = {p.name for p in _results(store)}
+    known = {name: digest for r in read_receipts(receipts_path(store)) for name, digest in r.files.items() if name not in results}
+    return Receipt(block=SLIDE, keys={}, files=known).holds(store.parent)
 
 
 def commit_slide(store: Path, plan: Plan, job: Job) -> None:

@@ -126,14 +126,19 @@ class SlideStore:
         return value
 
     def _groups(self, name: str) -> list[tuple[str, zarr.Group]]:
-        group = self._root.get(name)
-        return list(group.groups()) if isinstance(group, zarr.Group) else []
+        try:
+            group = self._root.get(name)
+            return list(group.groups()) if isinstance(group, zarr.Group) else []
+        except (ValueError, TypeError) as e:
+            raise DamagedStoreError(f"{self.path}: the metadata below {name} are damaged; run wsikit verify on the run folder") from e
 
     def _array(self, name: str) -> zarr.Array:
         try:
             array = self._root[name]
         except KeyError as e:
             raise DamagedStoreError(f"{self.path}: array {name} is missing; run wsikit verify on the run folder") from e
+        except (ValueError, TypeError) as e:
+            raise DamagedStoreError(f"{self.path}: the metadata of array {name} are damaged; run wsikit verify on the run folder") from e
         assert isinstance(array, zarr.Array)
         return array
 
