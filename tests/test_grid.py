@@ -10,7 +10,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from wsikit.errors import ResolutionMismatchError
+from wsikit.errors import ResolutionMismatchError, UsageError
 from wsikit.geometry import Level, Size
 from wsikit.grid import Block, BlockGrid, TileGrid, bilinear, make_raster, raster_at, summed_area
 
@@ -80,6 +80,13 @@ def test_enlarging_by_more_than_a_tenth_is_refused(mpp: tuple[float, float], fit
     with pytest.raises(ResolutionMismatchError, match=rf"has {max(mpp):.4g} µm/px, 0.5 µm/px is needed.*1.1 ×.*use a slide"):
         make_raster(levels, mpp, 0.5)
     assert make_raster(levels, mpp, 0.5, upsample=True).step == pytest.approx(tuple(1.0 if abs(0.5 / m - 1) < 0.02 else 0.5 / m for m in mpp))
+
+
+@pytest.mark.parametrize("want", [0.0, -0.5, math.nan, math.inf])
+@pytest.mark.parametrize("upsample", [False, True])
+def test_an_impossible_resolution_is_refused(want: float, upsample: bool) -> None:
+    with pytest.raises(UsageError, match="cannot be"):
+        make_raster(pyramid(Size(1000, 800)), (0.5, 0.5), want, upsample=upsample)
 
 
 @settings(max_examples=50, deadline=None)

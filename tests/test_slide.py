@@ -111,6 +111,20 @@ def test_too_much_at_once_is_refused(slide: Slide) -> None:
         slide.read_level(7, Region(0, 0, 1, 1))
 
 
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("most", [0, -5])
+def test_a_thumbnail_of_nothing_is_refused(slide: Slide, most: int) -> None:
+    with pytest.raises(UsageError, match="cannot be"):
+        slide.thumbnail(most)
+
+
+@pytest.mark.parametrize("mpp", [None, 0.5, 2.0])
+@pytest.mark.parametrize("region", [(5, 5, 0, 9), (5, 5, 9, 0), (5, 5, -9, 9)])
+def test_a_region_without_pixels_is_refused(slide: Slide, region: tuple[int, int, int, int], mpp: float | None) -> None:
+    with pytest.raises(RegionError, match="holds no pixel"):
+        slide.read(region, mpp=mpp)
+
+
 def test_the_override_travels(slide: Slide) -> None:
     other = pickle.loads(pickle.dumps(Slide(slide.path, mpp=0.25, mpp_source="csv", reader="tiff")))
     assert (other.mpp, other.mpp_source, other.reader) == ((0.25, 0.25), "csv", "tiff")

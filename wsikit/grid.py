@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from wsikit.errors import ResolutionMismatchError
+from wsikit.errors import ResolutionMismatchError, UsageError
 from wsikit.geometry import Level, Region, Size
 from wsikit.resample import source_span
 
@@ -76,7 +76,11 @@ def make_raster(levels: Sequence[Level], mpp: tuple[float, float], want_mpp: flo
     ------
     ResolutionMismatchError
         The slide is more than 1.1 × coarser than wanted, and ``upsample`` is false.
+    UsageError
+        No picture can have ``want_mpp``.
     """
+    if not (math.isfinite(want_mpp) and want_mpp > 0):
+        raise UsageError(f"pixels of {want_mpp:g} µm cannot be; give µm/px such as 0.5")
 
     def steps(level: Level) -> tuple[float, float]:
         return (_snap(want_mpp / (mpp[0] * level.downsample[0])), _snap(want_mpp / (mpp[1] * level.downsample[1])))

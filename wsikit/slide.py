@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from wsikit.errors import DamagedSlideError, MissingResolutionError, RegionError
+from wsikit.errors import DamagedSlideError, MissingResolutionError, RegionError, UsageError
 from wsikit.geometry import Level, Region, Size
 from wsikit.grid import Raster, make_raster, raster_at
 from wsikit.readers import Facts, Reader, find_reader
@@ -157,13 +157,13 @@ class Slide:
         ------
         RegionError
             The region is empty or too large to hold.
-        MissingResolutionError, ResolutionMismatchError
+        MissingResolutionError, ResolutionMismatchError, UsageError
             See `raster`.
         DamagedSlideError
             The file cannot be decoded there.
         """
         r = region if isinstance(region, Region) else Region(*region)
-        if mpp is None:
+        if mpp is None or r.is_empty:
             return self.read_level(0, r)
         raster = self.raster(mpp)
         (dx, dy) = raster.downsample
@@ -171,7 +171,15 @@ class Slide:
         return self.read_raster(raster, x, y, max(1, round(r.w / dx)), max(1, round(r.h / dy)))
 
     def low_power(self, max_px: int) -> Raster:
-        """The raster, by a power of two from level 0, whose longer side has at most ``max_px``."""
+        """The raster, by a power of two from level 0, whose longer side has at most ``max_px``.
+
+        Raises
+        ------
+        UsageError
+            ``max_px`` is no number of pixels.
+        """
+        if max_px < 1:
+            raise UsageError(f"a picture of {max_px} px cannot be; give 1 or more")
         factor = 1
         while max(self.size) > max_px * factor:
             factor *= 2
@@ -199,6 +207,8 @@ class Slide:
         ------
         DamagedSlideError
             The file cannot be decoded.
+        UsageError
+            ``max_px`` is no number of pixels.
         """
         return self.read_low_power(self.low_power(max_px))
 
