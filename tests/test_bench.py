@@ -11,6 +11,9 @@ import tifffile
 
 from wsikit import bench
 from wsikit.errors import SlideError
+from wsikit.geometry import Region
+from wsikit.slide import Slide
+from wsikit.survey import survey
 
 
 def write(path: Path, pixels: np.ndarray) -> Path:
@@ -35,6 +38,32 @@ def test_each_stage_reads_the_densest_square(phantom: Any, monkeypatch: pytest.M
     facts = bench.bench_slide(phantom.path, "phantom-sts-subtype", mpp=1.0, side_px=512, say=said.append)
     assert (facts["square_px"], facts["mpp"]) == (512, 1.0)
     assert said == [f"{k}: {v} MPx/s" for k, v in facts["mpx_per_s"].items()]
+    assert list(facts["mpx_per_s"]) == [bench.FLOOR, bench.READ, bench.RESAMPLE, bench.STAIN, bench.ENCODE, "infer phantom-sts-subtype", bench.TOGETHER]
+    assert facts["of_decode_floor"].keys() == facts["mpx_per_s"].keys() - {bench.FLOOR}
+
+
+def test_the_decode_floor_decodes_the_tiles_under_the_square_and_counts_them_in_its_pixels(phantom: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    slide, decode, seen = Slide(phantom.path), bench.imagecodecs.jpeg8_decode, []
+
+    def watched(*arguments: Any, **settings: Any) -> np.ndarray:
+        seen.append(decode(*arguments, **settings))
+        return seen[-1]
+
+    monkeypatch.setattr(bench.imagecodecs, "jpeg8_decode", watched)
+    for mpp, tile_of_level in ((0.5, slide.read_level(0, Region(256, 512, 256, 256))), (1.0, slide.read_level(1, Region(256, 512, 256, 256)))):
+        square = bench._Square(slide, slide.raster(mpp), survey(slide), 300, 520, 400)  # 2 × 2 tiles of 256 px
+        ((megapixels, work),) = bench._floor(square).values()
+        seen.clear()
+        work()
+        assert len(seen) == 4
+        assert any((tile == tile_of_level).all() for tile in seen)
+        assert megapixels == pytest.approx(4 * 256**2 / 1e6)
+
+
+def test_slides_that_are_not_jpeg_tiles_have_no_decode_floor(tmp_path: Path) -> None:
+    path = write(tmp_path / "plain.tif", np.full((600, 600, 3), 240, np.uint8))
+    slide = Slide(path)
+    assert bench._floor(bench._Square(slide, slide.reduced(1), survey(slide), 0, 0, 512)) == {}
 
 
 def test_a_slide_without_tissue_or_smaller_than_a_tile_is_refused(tmp_path: Path, phantom: Any) -> None:

@@ -19,9 +19,11 @@ def register(app: typer.Typer) -> None:
         model: Annotated[str, typer.Option("--model", help="The model to time.")] = "phantom-sts-subtype",
         as_json: Json = False,
     ) -> None:
-        """Time reading, resampling, stain and inference on one slide, in one thread, and name the bottleneck.
+        """Time decoding, reading, resampling, stain, encoding and inference on one slide, alone and together, and name the bottleneck.
 
         Example: wsikit bench a.svs --model phantom-mitosis
+
+        Beside other toolkits, from slide to Zarr: benchmarks/slide_to_zarr.py
         """
         from wsikit.bench import bench_slide
         from wsikit.sample import sample_slide
@@ -30,4 +32,5 @@ def register(app: typer.Typer) -> None:
         if as_json:
             show_json(facts)
         else:
-            show_facts({**facts, "mpx_per_s": ", ".join(f"{k} {v}" for k, v in facts["mpx_per_s"].items())})
+            lists = {k: ", ".join(f"{name} {value}" for name, value in v.items()) for k, v in facts.items() if isinstance(v, dict)}
+            show_facts(facts | lists)
