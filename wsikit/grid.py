@@ -178,9 +178,11 @@ class TileGrid:
 
 
 def summed_area(values: np.ndarray) -> np.ndarray:
-    """Sums of all values above and left of each corner: float64 (H + 1, W + 1)."""
-    table = np.zeros((values.shape[0] + 1, values.shape[1] + 1))
-    table[1:, 1:] = values.cumsum(0, dtype=np.float64).cumsum(1)
+    """Sums of all values above and left of each corner: float64 (H + 1, W + 1); of a mask int32, which is half as large."""
+    table = np.zeros((values.shape[0] + 1, values.shape[1] + 1), np.int32 if values.dtype == bool else np.float64)
+    inside = table[1:, 1:]
+    np.cumsum(values, 0, dtype=table.dtype, out=inside)
+    np.cumsum(inside, 1, out=inside)
     return table
 
 

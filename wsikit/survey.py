@@ -137,9 +137,12 @@ def _thinned(pixels: np.ndarray) -> np.ndarray:
 def _fields(tissue: np.ndarray, size: Size, ratio: tuple[float, float]) -> list[tuple[int, int]]:
     """Columns and rows of the sample fields that hold the most tissue, row by row."""
     columns, rows = -(-size.w // SAMPLE_PX), -(-size.h // SAMPLE_PX)
-    y, x = np.nonzero(tissue)
-    field = (y / ratio[1] // SAMPLE_PX).astype(int).clip(0, rows - 1) * columns + (x / ratio[0] // SAMPLE_PX).astype(int).clip(0, columns - 1)
-    count = np.bincount(field, minlength=rows * columns)
+    across = (np.arange(tissue.shape[1]) / ratio[0] // SAMPLE_PX).astype(int).clip(0, columns - 1)
+    down = (np.arange(tissue.shape[0]) / ratio[1] // SAMPLE_PX).astype(int).clip(0, rows - 1)
+    table = np.zeros((rows, columns), np.int64)
+    for row in np.unique(down):
+        table[row] = np.bincount(across, tissue[down == row].sum(0), columns)
+    count = table.reshape(-1)
     enough = np.flatnonzero(count >= max(1, count.max() / 2))
     return [(int(i) % columns, int(i) // columns) for i in enough]
 

@@ -37,7 +37,7 @@ from wsikit.store.durable import digest_of
 from wsikit.store.image import RGB_CHANNELS, Placement, coarser, create_array, multiscales, write_group, write_image
 from wsikit.survey import Survey, survey
 
-SURVEY_VERSION = 1  # raise it when tissue or stain would come out otherwise
+SURVEY_VERSION = 2  # raise it when tissue or stain would come out otherwise
 
 
 def store_path(run_dir: str | Path, slide_id: str) -> Path:

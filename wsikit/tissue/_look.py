@@ -16,14 +16,19 @@ from wsikit import threads
 GREY = 192  # the unit of `Look.grey`: R + G + B, each in 1/64 grey levels
 CHROMA = 64  # the unit of `Look.chroma`
 GREEN, BLUE, RED, BLACK = 2, 3, 4, 5
+HINT = 8  # added to a colour's number: of its hue, but too faint to be sure of
 BLACK_LEVEL, BLACK_CHROMA = 50, 25
+FAINT = 5  # grey levels of chroma below which hue says nothing
 _WEIGHT = 4096
 _STRIP = 64
 
 
 class Look(NamedTuple):
-    """A smoothed picture, all (H, W): ``grey`` uint16 in 1/192, ``chroma`` (max − min of R, G, B) uint16 in 1/64 grey levels;
-    ``colour`` uint8, one of GREEN (and cyan), BLUE, RED, BLACK, or 0 for what H&E and glass may be."""
+    """A smoothed picture, all (H, W).
+
+    ``grey`` uint16 in 1/192, ``chroma`` (max − min of R, G, B) uint16 in 1/64 grey levels; ``colour`` uint8, one of GREEN (and cyan),
+    BLUE, RED, BLACK, a HINT of green or blue, or 0 for what H&E and glass may be.
+    """
 
     grey: np.ndarray
     chroma: np.ndarray
@@ -91,7 +96,7 @@ def _colour(r: int, g: int, b: int, chroma: int) -> int:
     if r + g + b < BLACK_LEVEL * GREY and chroma < BLACK_CHROMA * CHROMA:
         return BLACK
     most = max(r, g, b)
-    if chroma * 100 <= most * 18:
+    if chroma < FAINT * CHROMA or (r == most and chroma * 10 <= most * 6):
         return 0
     if b == most:
         degrees = 240 + 60 * (r - g) / chroma
@@ -100,9 +105,11 @@ def _colour(r: int, g: int, b: int, chroma: int) -> int:
     else:
         degrees = (60 * (g - b) / chroma) % 360
     if 70 < degrees < 195:
-        return GREEN
+        return GREEN if chroma * 100 > most * 18 else GREEN + HINT
     if 195 <= degrees < 245 and chroma * 10 > most * 3 and b - r > 40 * CHROMA and g >= r - 5 * CHROMA:
         return BLUE
+    if 195 <= degrees < 240:
+        return BLUE + HINT
     if (degrees < 12 or degrees > 350) and chroma * 10 > most * 6 and r - max(g, b) > 90 * CHROMA and abs(g - b) < 25 * CHROMA:
         return RED
     return 0

@@ -10,25 +10,28 @@ thresholds come from histograms, and pixels are gone through in strips.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from scipy import ndimage as ndi
 from skimage.filters import threshold_otsu
 
-from wsikit.tissue._look import BLACK, BLUE, CHROMA, GREEN, GREY, RED, Look, look
+from wsikit.tissue._look import BLACK, BLUE, CHROMA, FAINT, GREEN, GREY, HINT, RED, Look, look
+from wsikit.tissue._parts import grown, shrunk, small, strips
+from wsikit.tissue.folds import find_folds
 
 # Chroma is max − min of R, G, B in grey levels: unlike HSV saturation it does not blow up in the dark.
-CHROMA_FLOOR, CHROMA_CAP = 10.0, 22.0
+CHROMA_FLOOR, CHROMA_CAP = 10.0, 16.0
 # Density is −log10(grey / white point): 0 for glass.
 DENSITY_FLOOR, DENSITY_CAP = 0.06, 0.12
 SMOOTH_UM = 12.0
 MIN_REGION_MM2, MIN_HOLE_MM2 = 0.02, 0.02
+MIN_COLOURED = 0.2  # share of a region that must have a colour: dust and smears out of focus are grey
+INK_FADES_UM = 400.0
 
 GLASS, TISSUE, FOLD, OTHER = 0, 1, 6, 7
 INKS = {"green": GREEN, "blue": BLUE, "red": RED}
-_STRIP_PX = 2**20
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ class TissueMask:
     """What `find_tissue` saw.
 
     ``kind`` uint8 (H, W): 0 glass, 1 tissue, 2 green or cyan ink, 3 blue ink, 4 red ink or dense blood, 5 black (ink or scanner),
-    6 fold in the tissue, 7 neither glass nor tissue (specks, rims of ink). ``white_point`` is the grey of empty glass.
+    6 fold in the tissue, 7 neither glass nor tissue (specks, dust, rims of ink). ``white_point`` is the grey of empty glass.
     """
 
     kind: np.ndarray
@@ -58,6 +61,18 @@ class TissueMask:
         return np.asarray(self.kind == BLACK)
 
 
+class _Levels(NamedTuple):
+    """The white point in grey levels.
+
+    And, in the units of a `Look`, the grey below and the chroma above which a pixel is stained, and the chroma above which it has any colour.
+    """
+
+    white: float
+    grey: float
+    chroma: float
+    coloured: float
+
+
 def find_tissue(rgb: np.ndarray, mpp: tuple[float, float]) -> TissueMask:
     """Which pixels are tissue, and what are the others?
 
@@ -69,14 +84,21 @@ def find_tissue(rgb: np.ndarray, mpp: tuple[float, float]) -> TissueMask:
     """
     seen = look(rgb, (SMOOTH_UM / mpp[1] / 2.355, SMOOTH_UM / mpp[0] / 2.355))
     kind = find_foreign(seen.colour)
-    white, grey_below, chroma_above = _thresholds(seen, kind)
-    stained = (seen.grey < grey_below) | (seen.chroma > chroma_above)
+    levels = _levels(seen, kind)
+    stained = (seen.grey < levels.grey) | (seen.chroma > levels.chroma)
+    _spread_ink(kind, seen.colour, stained, mpp)
+    coloured, grey = seen.chroma > levels.coloured, seen.grey
+    del seen
     foreign = kind != GLASS
-    rim = ndi.binary_dilation(foreign, iterations=2) if foreign.any() else foreign
-    tissue = _clean(stained & ~rim, mpp) & ~rim  # a hole that ink left is not filled
+    rim = grown(foreign, 2) if foreign.any() else foreign
     kind[(stained | rim) & ~foreign] = OTHER
+    stained &= ~rim
+    del foreign, rim
+    tissue = _clean(stained, coloured, kind, mpp)
+    del stained, coloured
     kind[tissue] = TISSUE
-    return TissueMask(kind, white)
+    kind[find_folds(rgb, grey, tissue, levels.white, mpp)] = FOLD
+    return TissueMask(kind, levels.white)
 
 
 def find_foreign(colour: np.ndarray) -> np.ndarray:
@@ -84,27 +106,36 @@ def find_foreign(colour: np.ndarray) -> np.ndarray:
 
     Ink that is one pixel wide is let go of, and the rest grows by two pixels, over its soft rim.
     """
-    kind = np.where(colour == BLACK, colour, 0).astype(np.uint8)
+    kind = np.where(colour == BLACK, colour, 0)
     ink = (colour > 0) & (colour < BLACK)
     if not ink.any():
         return kind
-    ink = ndi.binary_opening(ink)
+    ink = grown(shrunk(ink))
     for value in INKS.values():
         core = ink & (colour == value)
         if core.any():
-            kind[ndi.binary_dilation(core, iterations=2)] = value
+            kind[grown(core, 2)] = value
     return kind
 
 
-def _thresholds(seen: Look, kind: np.ndarray) -> tuple[float, float, float]:
-    """The white point (grey levels), below which grey a pixel is stained, and above which chroma, in the units of ``seen``."""
+def _spread_ink(kind: np.ndarray, colour: np.ndarray, stained: np.ndarray, mpp: tuple[float, float]) -> None:
+    """Ink fades out: what joins it, has its hue and is no glass is ink too, up to some distance. Red ends where eosin may begin."""
+    for value in (GREEN, BLUE):
+        core = kind == value
+        if core.any():
+            faint = stained & (kind == GLASS) & ((colour == value) | (colour == value + HINT))
+            steps = max(1, round(INK_FADES_UM / max(mpp)))
+            kind[ndi.binary_dilation(core, iterations=steps, mask=faint) & faint] = value
+
+
+def _levels(seen: Look, kind: np.ndarray) -> _Levels:
     greys, chromas = _histogram(seen.grey, kind), _histogram(seen.chroma, kind)
     white = max(_quantile(greys, 0.98) / GREY, 200.0) if greys.any() else 255.0
     density = -np.log10(np.maximum(np.arange(greys.size) / GREY, 1) / white)
-    grey_below = white * 10 ** -_threshold(density[::-1], greys[::-1], DENSITY_FLOOR, DENSITY_CAP) * GREY
+    below = white * 10 ** -_threshold(density[::-1], greys[::-1], DENSITY_FLOOR, DENSITY_CAP)
     cast = _glass_chroma(seen, kind, white)
     above = cast + _threshold(np.arange(chromas.size) / CHROMA - cast, chromas, CHROMA_FLOOR, CHROMA_CAP)
-    return white, grey_below, above * CHROMA
+    return _Levels(white, below * GREY, above * CHROMA, (cast + FAINT) * CHROMA)
 
 
 def _glass_chroma(seen: Look, kind: np.ndarray, white: float) -> float:
@@ -124,19 +155,12 @@ def _histogram(values: np.ndarray, kind: np.ndarray, grey: np.ndarray | None = N
     return counts
 
 
-def strips(shape: tuple[int, int]) -> Iterator[slice]:
-    """Rows of about a megapixel at a time."""
-    rows = max(1, _STRIP_PX // max(1, shape[1]))
-    for y in range(0, shape[0], rows):
-        yield slice(y, min(y + rows, shape[0]))
-
-
 def _quantile(counts: np.ndarray, q: float) -> float:
     """The quantile of the values that a histogram counted, between two of them as `numpy.percentile` has it."""
     total = counts.cumsum()
     at = q * (total[-1] - 1)
     low, high = (int(np.searchsorted(total, rank, side="right")) for rank in (np.floor(at), np.ceil(at)))
-    return low + (high - low) * (at - np.floor(at))
+    return float(low + (high - low) * (at - np.floor(at)))
 
 
 def _threshold(values: np.ndarray, counts: np.ndarray, floor: float, cap: float) -> float:
@@ -147,23 +171,8 @@ def _threshold(values: np.ndarray, counts: np.ndarray, floor: float, cap: float)
     return float(np.clip(threshold_otsu(hist=(counts[seen], values[seen])), floor, cap))
 
 
-def _clean(tissue: np.ndarray, mpp: tuple[float, float]) -> np.ndarray:
-    """Without specks and pinholes, by area in mm²."""
+def _clean(tissue: np.ndarray, coloured: np.ndarray, kind: np.ndarray, mpp: tuple[float, float]) -> np.ndarray:
+    """Without pinholes (but those that ink left stay), specks, and regions without a colour."""
     px_mm2 = mpp[0] * mpp[1] / 1e6
-    tissue = tissue | small(~tissue, int(MIN_HOLE_MM2 / px_mm2))
-    return tissue & ~small(tissue, int(MIN_REGION_MM2 / px_mm2))
-
-
-def small(mask: np.ndarray, most_px: int) -> np.ndarray:
-    """The parts of a mask, joined along edges, that have at most so many pixels: bool (H, W)."""
-    labels = np.empty(mask.shape, np.int32)
-    found = ndi.label(mask, output=labels)
-    size = np.zeros(found + 1, np.int64)
-    for rows in strips(mask.shape):
-        size += np.bincount(labels[rows].ravel(), minlength=found + 1)
-    chosen = size <= most_px
-    chosen[0] = False
-    out = np.empty(mask.shape, bool)
-    for rows in strips(mask.shape):
-        np.take(chosen, labels[rows], out=out[rows])
-    return out
+    tissue = tissue | (small(~tissue, int(MIN_HOLE_MM2 / px_mm2)) & (kind == GLASS))
+    return np.asarray(tissue & ~small(tissue, int(MIN_REGION_MM2 / px_mm2), coloured, MIN_COLOURED))
