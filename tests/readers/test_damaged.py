@@ -227,18 +227,18 @@ def test_any_broken_directory_is_read_or_refused(name: str, reader: str, made, t
 
 
 @pytest.mark.parametrize("reader", ["openslide", "native", "tiff"])
-@pytest.mark.parametrize("what", ["zeroed", "half zeroed", "noise", "another size"])
+@pytest.mark.parametrize("what", ["zeroed", "half zeroed", "noise", "another size", "another shape"])
 def test_a_damaged_jpeg_tile_is_no_colour(what: str, reader: str, tmp_path: Path) -> None:
     path = tiled(tmp_path / "a.tif")
     at, size = tile(path)
-    smaller = tiled(tmp_path / "b.tif", tile=(128, 128))
-    start, length = tile(smaller)
+    other = tiled(tmp_path / "b.tif", tile=(512, 128) if what == "another shape" else (128, 128), compressionargs={"level": 50})
+    start, length = tile(other)
     new = {
         "zeroed": bytes(size),
         "half zeroed": path.read_bytes()[at : at + size // 2] + bytes(size - size // 2),
         "noise": np.random.default_rng(0).bytes(size),
-        "another size": (smaller.read_bytes()[start : start + length] + bytes(size))[:size],
-    }[what]
+    }.get(what, other.read_bytes()[start : start + length] + bytes(max(0, size - length)))
+    assert len(new) == size
     patch(path, at, new)
     with pytest.raises(DamagedSlideError, match=r"a\.tif: level"):
         everything(path, reader)
