@@ -134,6 +134,7 @@ def test_a_slide_that_cannot_be_used_ends_the_demo(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_the_whole_demo_is_right_on_its_cohort(unmarked: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from wsikit.cli.main import main
 
