@@ -99,15 +99,16 @@ def main(job_file: str, result_file: str) -> None:
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: job.cores])
     module, name = job.function.split(":")
     with getattr(importlib.import_module(module), name)(job) as work:
-        start = time.perf_counter()
+        start, cpu = time.perf_counter(), time.process_time()
         px = work()
-        seconds = time.perf_counter() - start
+        seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu
         probe = job.facts.pop("probe", None)
         if probe is not None:
             np.save(Path(result_file).with_suffix(".npy"), np.asarray(probe(*job.corners()[0]))[..., :3])
     written, files = bytes_and_files(job.scratch)
-    result = {"seconds": job.facts.pop("seconds", seconds), "px": px, "bytes": written, "files": files, "facts": job.facts}
-    Path(result_file).write_text(json.dumps(result | {"versions": _versions(job.packages)}))
+    result = {"seconds": job.facts.pop("seconds", seconds), "cpu_seconds": job.facts.pop("cpu_seconds", cpu_seconds), "px": px}
+    result |= {"bytes": written, "files": files, "facts": job.facts, "versions": _versions(job.packages)}
+    Path(result_file).write_text(json.dumps(result))
 
 
 if __name__ == "__main__":

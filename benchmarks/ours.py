@@ -147,6 +147,7 @@ def tile(job: Job) -> Iterator[Work]:
         where = {"workers": 0}
         if workers:
             pool = stack.enter_context(open_pool(workers))
+            job.facts["cpu_seconds"] = None  # it is spent in other processes
             where = {"scheduler": pool.executor._client.scheduler.address}  # the engine's own workers, kept between two runs
         tile_slides(_copies(folder.parent / "warm", max(1, 2 * workers)), folder.parent / "warm-up", pixels=pixels, **where)
 
@@ -178,7 +179,7 @@ def tile_command(job: Job) -> Iterator[Work]:
         command = [sys.executable, "-m", "wsikit", "tile", job.slide, "-o", str(Path(job.scratch) / "run"), "--mpp", "0.5", "--tile", str(job.tile)]
         start = time.perf_counter()
         subprocess.run(command, check=True, capture_output=True, env=os.environ | {"PYTHONWARNINGS": "ignore"})
-        job.facts["seconds"] = time.perf_counter() - start
+        job.facts |= {"seconds": time.perf_counter() - start, "cpu_seconds": None}
         return len(job.corners()) * job.tile**2
 
     yield work

@@ -55,6 +55,13 @@ class Measured:
         """Their median."""
         return float(np.median(self.rates)) if self.runs else float("nan")
 
+    @property
+    def rate_per_core(self) -> float:
+        """Median MPx per second of a core at work, which other work on the machine disturbs least; NaN where it is not known."""
+        if not self.runs or any(r["cpu_seconds"] is None for r in self.runs):
+            return float("nan")
+        return float(np.median([r["px"] / 1e6 / max(1e-9, r["cpu_seconds"]) for r in self.runs]))
+
     def most(self, key: str) -> int:
         """The largest value of a fact over the repetitions."""
         return max((r[key] for r in self.runs), default=0)

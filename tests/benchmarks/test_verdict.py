@@ -17,7 +17,11 @@ from verdict import GIB, Figures, Target, breakdown, targets, wrong_pixels
 
 
 def measured(stage: str, who: str, cores: int, *rates: float, **facts: Any) -> Measured:
-    runs = [{"px": 1e6, "seconds": 1 / r, "bytes": 10, "files": 30, "peak_bytes": GIB, "others_cores": 0.0, "facts": {}, "versions": {}} | facts for r in rates]
+    runs = [
+        {"px": 1e6, "seconds": 1 / r, "cpu_seconds": 0.5 / r, "bytes": 10, "files": 30, "peak_bytes": GIB, "others_cores": 0.0, "facts": {}, "versions": {}}
+        | facts
+        for r in rates
+    ]
     return Measured(Case(stage, who, "ours:none", cores), runs)
 
 
@@ -47,6 +51,18 @@ def test_targets_compare_medians_of_the_cases_they_name(figures: list[Measured])
     assert found["slide → Zarr ≥ 30 × TIAToolbox, 2 cores each"].value == pytest.approx(95 / 3)  # the faster way of wsikit
     assert found["two cores ≥ 1.7 × one, slide → Zarr"].value == pytest.approx(95 / 50)
     assert found["resident memory of all processes together ≤ 2 GiB"].verdict == "missed"  # the worst case counts
+
+
+def test_per_core_second_counts_the_time_at_work_and_not_that_of_others(figures: list[Measured]) -> None:
+    idle = measured(READ, "wsikit", 1, 170, cpu_seconds=1 / 340)
+    unknown = measured(ALL, "wsikit", 2, 60, cpu_seconds=None)
+    f = Figures([idle, unknown, *figures], per_core=True)
+    assert f.rate(READ, "wsikit") == pytest.approx(340)
+    assert f.rate(FLOOR, "imagecodecs") == pytest.approx(400)
+    assert math.isnan(f.rate(ALL, "wsikit", 2))
+    found = {t.what: t.value for t in targets(f, 440)}
+    assert found["reading ≥ 0.8 × the decode floor, one core"] == pytest.approx(340 / 400)
+    assert math.isnan(found["two cores ≥ 1.7 × one, slide → Zarr"])
 
 
 def test_what_was_not_measured_is_no_verdict(figures: list[Measured]) -> None:
