@@ -62,6 +62,7 @@ def test_an_earlier_run_is_not_searched(tmp_path: Path) -> None:
     assert ids(find_cases([tmp_path])) == ["a"]
 
 
+@pytest.mark.timeout(30)
 def test_links_in_a_circle_end(tmp_path: Path) -> None:
     touch(tmp_path, "a.svs", "sub/b.svs")
     for where in ("loop", "again", "sub/up", "sub/self"):
