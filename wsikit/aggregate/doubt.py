@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -19,6 +21,13 @@ def outside_domain(card: Card, is_phantom_slide: bool) -> str:
     if card.trained_on.domain == "phantom" and not is_phantom_slide:
         return PHANTOM_REASON.format(pipeline=card.pipeline)
     return ""
+
+
+def unknown_colours(card: Card, fit: Mapping[str, Any]) -> str:
+    """Why a model that was trained on normalised colours has nothing to say about a slide with this stain fit; empty when it does."""
+    if card.stain == "none" or fit["trusted"]:
+        return ""
+    return f"the model was trained on stain-normalised tissue, and this slide's stain cannot be measured: {fit['reason']}"
 
 
 def withheld_call(card: Card, probability: np.ndarray, n_tiles: int) -> str:

@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 
 from wsikit import RESEARCH_USE_ONLY, __version__
 from wsikit.aggregate.calls import call_slide
-from wsikit.aggregate.doubt import outside_domain
+from wsikit.aggregate.doubt import outside_domain, unknown_colours
 from wsikit.aggregate.mitosis import count_slide, density_map, find_hotspot, merge
 from wsikit.aggregate.survival import load_risk, predict_risk
 from wsikit.clock import Clock
@@ -24,8 +24,10 @@ from wsikit.overlay.heat import heat_map, heat_placement
 from wsikit.overlay.picture import write_overview
 from wsikit.run.job import Job, ModelRef, load_job
 from wsikit.run.ledger import commit_slide, finished_stages
-from wsikit.run.plan import BLOCK_LEVELS, PIXELS, PYRAMID_FACTOR, TILES, Plan, Stage, make_stage
+from wsikit.run.plan import BLOCK_LEVELS, PIXELS, PYRAMID_FACTOR, QUALITY, TILES, Plan, Stage, make_stage
 from wsikit.run.prepare import load_plan, store_path
+from wsikit.run.quality import quality_summary, write_quality
+from wsikit.run.stains import stain_of
 from wsikit.store import SlideStore
 from wsikit.store.columns import write_table
 from wsikit.store.durable import digest_of, disk_errors, write_json
@@ -58,7 +60,10 @@ def finish_slide(run_dir: str, run_key: str, slide_id: str) -> dict[str, Any]:
             elif name not in done:
                 # only the parts of this plan: an earlier one, cut into other blocks, may have left some as well
                 parts = [path.with_suffix(".parts") / name / f"{block.name}.safetensors" for block, names in work.items() if name in names]
-                _write_columns(path, store, stage, cards[name], job.models[name], parts)
+                if name == QUALITY:
+                    write_quality(path, store, stage, parts)
+                else:
+                    _write_columns(path, store, stage, cards[name], job.models[name], parts)
         _drop_others(path, plan)
     with clock("aggregate"):
         aggregate_slide(run_dir, run_key, slide_id)
@@ -94,7 +99,8 @@ def slide_result(store: SlideStore, plan: Plan, job: Job, results: dict[str, Any
         "reason": "",
         "slide": a["slide"],
         "tissue_mm2": a["survey"]["tissue_mm2"],
-        "n_tiles": sum(len(stage.cells) for name, stage in plan.stages.items() if name != PIXELS),
+        "n_tiles": _count_tiles(store, plan),
+        "quality": quality_summary(store),
         "stain": a["stain"],
         "pipelines": results,
         "provenance": {
@@ -106,6 +112,12 @@ def slide_result(store: SlideStore, plan: Plan, job: Job, results: dict[str, Any
             "device": job.device,
         },
     }
+
+
+def _count_tiles(store: SlideStore, plan: Plan) -> int:
+    """Tiles that models scored; where there are no models, those that were kept."""
+    scored = [len(stage.cells) for name, stage in plan.stages.items() if name not in (PIXELS, QUALITY)]
+    return sum(scored) if scored or PIXELS not in plan.stages else len(store.tables()[TILES]["tissue"])
 
 
 def _drop_others(path: Path, plan: Plan) -> None:
@@ -197,7 +209,10 @@ def _pipeline_result(store: SlideStore, card: Card, ref: ModelRef, stage: Stage 
         return {"status": "refused", "reason": store.attributes["refused"].get(card.pipeline, "not scored"), "model": model}
     table = store.tables()[card.pipeline]
     result = call_slide(card, table["probability"]) if card.task == "classify" else _count(store, card, table["position"], table["score"])
-    return _withheld(result, outside_domain(card, store.attributes["slide"]["phantom"])) | {"model": model}
+    reason = outside_domain(card, store.attributes["slide"]["phantom"])
+    if not reason and result["status"] == "ok":
+        reason = unknown_colours(card, stain_of(store.attributes, card))
+    return _withheld(result, reason) | {"model": model}
 
 
 def _count(store: SlideStore, card: Card, position: np.ndarray, score: np.ndarray) -> dict[str, Any]:
