@@ -28,9 +28,9 @@ def killed() -> type[BaseException]:
 
 @pytest.fixture(scope="session")
 def slide(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A phantom of 1536 × 1280 px: nine blocks of 512 px."""
+    """A phantom of 960 × 960 px: four blocks of 512 px."""
     path = tmp_path_factory.mktemp("slide") / "small.tif"
-    write_phantom(path, Spec(12, "UPS", 1536, 1280, mitoses_per_mm2=25))
+    write_phantom(path, Spec(12, "UPS", 960, 960, mitoses_per_mm2=60))
     return path
 
 

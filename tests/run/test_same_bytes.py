@@ -66,7 +66,7 @@ def test_twice_in_one_process(score: Any, undisturbed: Path, differences: Differ
 def test_results_do_not_depend_on_the_blocks(score: Any, undisturbed_lean: Path, differences: Differences, tmp_path: Path, block_px: int) -> None:
     """Only what says how the slide was cut may differ: the attributes, and so their receipt."""
     run = score(tmp_path / "run", block_px=block_px)
-    assert (score.done[-1] > 9, score.done[-1] == 1) == (block_px < 512, block_px == 4096)
+    assert (score.done[-1] > 4, score.done[-1] == 1) == (block_px < 512, block_px == 4096)
     assert differences(run.folder, undisturbed_lean) == {"run.json", "slides/small.zarr/zarr.json", "slides/small.receipts.jsonl"}
     ours, theirs = (wk.open_store(f / "slides/small.zarr").attributes for f in (run.folder, undisturbed_lean))
     assert ours.pop("block_px") == block_px
