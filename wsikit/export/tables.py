@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 
-from wsikit.errors import UsageError
 from wsikit.store import SlideStore
 from wsikit.store.durable import atomic_file
 
@@ -17,8 +16,6 @@ def write_tables(store: SlideStore, folder: Path, kind: str) -> Iterator[Path]:
 
     Raises
     ------
-    UsageError
-        Parquet was asked for, and pyarrow is not installed.
     OutputError
         The folder cannot be written.
     """
@@ -29,10 +26,7 @@ def write_tables(store: SlideStore, folder: Path, kind: str) -> Iterator[Path]:
             if kind == "csv":
                 f.write(frame.to_csv(index=False, lineterminator="\n").encode())
             else:
-                try:
-                    frame.to_parquet(f, index=False)
-                except ImportError as e:
-                    raise UsageError("Parquet needs pyarrow: pip install pyarrow") from e
+                frame.to_parquet(f, engine="pyarrow", index=False)
         yield path
 
 
