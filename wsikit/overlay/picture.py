@@ -20,7 +20,7 @@ _INK, _PAPER = (30, 30, 30), (255, 255, 255)
 
 
 def write_overview(store: SlideStore, path: Path) -> None:
-    """Slide, then tissue and each pipeline's heat map over it, with the answer written above.
+    """Slide, then its quality and each pipeline's heat map over it, with the answer written above.
 
     Raises
     ------
@@ -29,9 +29,13 @@ def write_overview(store: SlideStore, path: Path) -> None:
     """
     rgb, place = overview(store)
     panels = [("slide", f"tissue {store.attributes['survey']['tissue_mm2']:.2f} mm2", _framed(rgb, store, place))]
-    for name in store.overlays():
+    results = store.result["pipelines"]
+    for name in sorted(store.overlays(), key=lambda n: n in results):
         heat = store.overlay(name)
-        result = store.result["pipelines"].get(name, {})
+        if name not in results:
+            panels.append((name, _flaws(store.result[name]), _framed(blend(rgb, place, worst(heat), 0), store, place)))
+            continue
+        result = results[name]
         channel = _channel(heat, result)
         over = blend(rgb, place, heat, channel) if result.get("status") == "ok" else hatch(rgb, place, heat)
         panels.append((f"{name}: {heat.channels[channel]}" if result.get("status") == "ok" else name, _answer(result), _framed(over, store, place, result)))
@@ -57,6 +61,17 @@ def blend(rgb: np.ndarray, place: Placement, heat: Overlay, channel: int, opacit
     sampled, shown = _sample(heat.values[channel], heat.placement, rgb, place)
     colour = colours(np.where(shown, sampled, 0) / heat_top(heat.values[channel]))
     return np.where(shown[..., None], rgb * (1 - opacity) + colour * opacity, rgb).round().astype(np.uint8)
+
+
+def worst(heat: Overlay) -> Overlay:
+    """All flaws of a quality map in one channel, the largest of each tile: without its first channel, tissue."""
+    return Overlay(np.fmax.reduce(heat.values[1:])[None], ("flaws",), heat.placement)
+
+
+def _flaws(quality: dict[str, Any]) -> str:
+    ink = sum(v for k, v in quality.items() if k.startswith("pen_"))
+    blurred = "not measured" if quality["blurred"] is None else f"{quality['blurred']:.1%}"
+    return f"ink {ink:.1%}, folds {quality['fold']:.1%}, blurred {blurred}"
 
 
 def hatch(rgb: np.ndarray, place: Placement, heat: Overlay) -> np.ndarray:

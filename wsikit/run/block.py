@@ -17,9 +17,10 @@ from wsikit.grid import Block, TileGrid
 from wsikit.models import load_model
 from wsikit.models._network import Detections, Network
 from wsikit.run.job import load_job
-from wsikit.run.plan import BLOCK_LEVELS, PIXELS, PYRAMID_FACTOR, Plan, Stage, chunk_px
+from wsikit.run.plan import BLOCK_LEVELS, PIXELS, PYRAMID_FACTOR, QUALITY, Plan, Stage, chunk_px
 from wsikit.run.prepare import load_plan, open_case, store_path
-from wsikit.run.stains import stain_of
+from wsikit.run.quality import measure
+from wsikit.run.stains import AS_SCANNED, stain_of
 from wsikit.stain import StainFit
 from wsikit.store import SlideStore
 from wsikit.store.codec import PixelCodec, parse_codec
@@ -50,12 +51,13 @@ def do_block(run_dir: str, run_key: str, slide_id: str, block: Block, names: lis
     torch.set_num_threads(1)  # kernels add in another order with more threads; parallel work comes from more workers
     job = load_job(run_dir, run_key)
     path = store_path(run_dir, slide_id)
-    attributes = SlideStore(path).attributes
+    store = SlideStore(path)
+    attributes = store.attributes
     plan = load_plan(str(path), digest_of(attributes))
     wants = {}
     for name in names:
         stage = plan.stages[name]
-        stain = StainFit.model_validate(stain_of(attributes, job.cards().get(name)))
+        stain = AS_SCANNED if name == QUALITY else StainFit.model_validate(stain_of(attributes, job.cards().get(name)))
         wants[name] = Want(stage.grid, stage.cells[plan.rows(name, block)], stain)
     clock = Clock()
     canvases = cut(open_case(run_dir, run_key, slide_id), wants, job.device, clock)
@@ -67,10 +69,14 @@ def do_block(run_dir: str, run_key: str, slide_id: str, block: Block, names: lis
             with clock("write pixels"):
                 files += _write_pixels(path, canvases[name], block, plan.stages[name], plan, attributes["pixels"]["shard_px"], codec)
             continue
-        ref = job.models[name]
-        with _DEVICE, clock(name):
-            model = worker_model(ref.folder, ref.digest, job.device)
-            columns = _score(model, plan.stages[name], plan.rows(name, block), canvases[name])
+        stage, rows = plan.stages[name], plan.rows(name, block)
+        if name == QUALITY:
+            with clock(name):
+                columns = measure(store, stage, rows, canvases[name])
+        else:
+            ref = job.models[name]
+            with _DEVICE, clock(name):
+                columns = _score(worker_model(ref.folder, ref.digest, job.device), stage, rows, canvases[name])
         part = path.with_suffix(".parts") / name / f"{block.name}.safetensors"
         write_atomic(part, save(columns))
         files.append(part)

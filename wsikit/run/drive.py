@@ -20,7 +20,7 @@ from wsikit.run.engine import Pool
 from wsikit.run.finish import finish_slide
 from wsikit.run.job import Job
 from wsikit.run.ledger import is_complete, missing_blocks, receipts_path
-from wsikit.run.plan import Plan
+from wsikit.run.plan import QUALITY, Plan
 from wsikit.run.prepare import load_plan, prepare_slide, store_path
 from wsikit.run.results import failed_result, read_result, write_results
 from wsikit.store import SlideStore
@@ -172,7 +172,7 @@ class Driver:
     def _block_done(self, slide: _Slide, block: Block, names: list[str], receipt: dict[str, Any]) -> None:
         append_receipt(receipts_path(store_path(self.folder, slide.slide_id)), Receipt.model_validate(receipt))
         assert slide.plan is not None
-        tiles = sum(len(slide.plan.rows(name, block)) for name in names)
+        tiles = sum(len(slide.plan.rows(name, block)) for name in names if name != QUALITY)
         side = slide.plan.blocks.side
         self.on_progress(Progress("block", slide.slide_id, tiles=tiles, px=side[0] * side[1]))
 

@@ -13,7 +13,7 @@ from wsikit.geometry import Size
 from wsikit.grid import Block, BlockGrid, Raster, TileGrid
 from wsikit.store.durable import digest_of
 
-PIXELS, TILES = "pixels", "tiles"
+PIXELS, TILES, QUALITY = "pixels", "tiles", "quality"
 BLOCK_PX = 4096
 PYRAMID_FACTOR = 4
 BLOCK_LEVELS = 3  # stored levels that a block writes: 1, 4 and 16 px a side per pixel
@@ -26,7 +26,7 @@ class Stage:
 
     Attributes
     ----------
-    name : the pipeline, or ``pixels``
+    name : the pipeline, ``pixels`` or ``quality``
     key : digest of everything that its numbers depend on
     grid : the cells
     cells : int64 (N, 2) column, row of the tiles with enough tissue, row by row

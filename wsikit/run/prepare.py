@@ -15,11 +15,13 @@ from wsikit.cut import normalise
 from wsikit.errors import ResolutionMismatchError, StoreMismatchError
 from wsikit.grid import Raster, TileGrid
 from wsikit.run.job import Job, load_job
+from wsikit.run.labels import write_labels
 from wsikit.run.ledger import commit_layout, layout
 from wsikit.run.plan import (
     BLOCK_LEVELS,
     PIXELS,
     PYRAMID_FACTOR,
+    QUALITY,
     Plan,
     block_grid,
     chunk_px,
@@ -30,14 +32,16 @@ from wsikit.run.plan import (
     pyramid_sizes,
     shard_px,
 )
+from wsikit.run.quality import quality_layout, quality_stage
 from wsikit.run.stains import model_stains, stain_key, stain_of
 from wsikit.slide import Slide
-from wsikit.store import LABELS, SCHEMA, SlideStore
+from wsikit.store import SCHEMA, SlideStore
 from wsikit.store.durable import digest_of
 from wsikit.store.image import RGB_CHANNELS, Placement, coarser, create_array, multiscales, write_group, write_image
 from wsikit.survey import Survey, survey
+from wsikit.tissue.quality import slide_shares
 
-SURVEY_VERSION = 2  # raise it when tissue or stain would come out otherwise
+SURVEY_VERSION = 3  # raise it when tissue or stain would come out otherwise
 
 
 def store_path(run_dir: str | Path, slide_id: str) -> Path:
@@ -83,7 +87,7 @@ def prepare_slide(run_dir: str, run_key: str, slide_id: str) -> dict[str, Any]:
         laid = None
         with clock("survey"):
             found = survey(slide, job.stain, job.stain_target)
-        old = _lay_out(path, _pixel_layout(slide, job, grids), job, found, facts, survey_key)
+        old = _lay_out(path, _layouts(slide, job, grids), job, found, facts, survey_key)
     with_stains = old | {"model_stains": model_stains(slide, path, job, old)}
     stages = {k: v for k, v in sorted((old["stages"] | _stages(job, grids, with_stains)).items()) if k not in refused}
     attributes = with_stains | {"stages": stages, "refused": refused, "block_px": job.block_px}
@@ -144,7 +148,7 @@ def _stages(job: Job, grids: dict[str, TileGrid], attributes: dict[str, Any]) ->
     if attributes["pixels"]:
         grid = {k: v for k, v in attributes["pixels"].items() if k != "shard_px"}
         stages[PIXELS] = {"key": digest_of([survey_key, attributes["stain"], PIXELS, attributes["pixels"]]), "min_tissue": 0.0, **grid}
-    return stages
+    return stages | {QUALITY: quality_stage(attributes)}
 
 
 def _pixel_layout(slide: Slide, job: Job, grids: dict[str, TileGrid]) -> dict[str, Any] | None:
@@ -159,10 +163,16 @@ def _pixel_layout(slide: Slide, job: Job, grids: dict[str, TileGrid]) -> dict[st
     return grid_info(grid) | {"shard_px": shard_px(grid, finest_downsample([grid, *grids.values()]), job.block_px)}
 
 
-def _lay_out(path: Path, pixels: dict[str, Any] | None, job: Job, found: Survey, facts: dict[str, Any], key: str) -> dict[str, Any]:
-    """Write the empty store: image levels, tissue label, attributes last."""
+def _layouts(slide: Slide, job: Job, grids: dict[str, TileGrid]) -> dict[str, Any]:
+    pixels = _pixel_layout(slide, job, grids)
+    return {"pixels": pixels, "quality": quality_layout(slide, grid_of(pixels) if pixels else None)}
+
+
+def _lay_out(path: Path, layouts: dict[str, Any], job: Job, found: Survey, facts: dict[str, Any], key: str) -> dict[str, Any]:
+    """Write the empty store: image levels, labels, attributes last."""
+    pixels = layouts["pixels"]
     places = _empty_pyramid(path, grid_of(pixels), pixels["shard_px"], job) if pixels else _overview_pyramid(path, found, job)
-    _tissue_label(path, found, len(places))
+    write_labels(path, found, len(places))
     for group in ("tables", "overlays"):
         write_group(path / group, {})
     attributes = {
@@ -176,9 +186,10 @@ def _lay_out(path: Path, pixels: dict[str, Any] | None, job: Job, found: Survey,
             "foreign_share": round(float(found.mask.foreign.mean()), 6),
             "black_share": round(float(found.mask.black.mean()), 6),
             "white_point": round(found.mask.white_point, 3),
+            "shares": slide_shares(found.mask.kind),
         },
         "stain": found.stain.model_dump(),
-        "pixels": pixels,
+        **layouts,
         "stages": {},
         "refused": {},
     }
@@ -213,24 +224,6 @@ def _empty_pyramid(path: Path, grid: TileGrid, side: int, job: Job) -> list[Plac
         create_array(path, str(i), (3, size.h, size.w), "|u1", 255, chunk=(3, chunk, chunk), shard=(3, shard, shard), codec=job.pixels.codec)
         places.append(Placement.of((downsample[0] * factor, downsample[1] * factor), (mpp[0] / downsample[0], mpp[1] / downsample[1])))
     return places
-
-
-def _tissue_label(path: Path, found: Survey, n_levels: int) -> None:
-    """``labels/tissue`` on the low-power raster, with as many levels as the image, as OME-Zarr wants."""
-    label = np.zeros(found.mask.tissue.shape, np.uint8)
-    for value, part in ((3, found.mask.black), (2, found.mask.foreign), (1, found.mask.tissue)):
-        label[part] = value
-    levels, places, downsample = [label], [Placement.of_raster(found.raster)], found.raster.downsample
-    mpp0 = (found.raster.mpp[0] / downsample[0], found.raster.mpp[1] / downsample[1])
-    while len(levels) < n_levels:
-        downsample = (downsample[0] * 2, downsample[1] * 2)
-        levels.append(levels[-1][::2, ::2])  # labels are picked, never averaged
-        places.append(Placement.of(downsample, mpp0))
-    colours = [{"label-value": v, "rgba": rgba} for v, (_, rgba) in LABELS.items()]
-    names = [{"label-value": v, "name": name} for v, (name, _) in LABELS.items()]
-    write_group(path / "labels", {"ome": {"version": "0.5", "labels": ["tissue"]}})
-    extra = {"image-label": {"colors": colours, "properties": names, "source": {"image": "../../"}}}
-    write_image(path / "labels/tissue", "tissue", levels, places, fill=0, extra=extra)
 
 
 @lru_cache(maxsize=4)

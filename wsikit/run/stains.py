@@ -19,6 +19,7 @@ from wsikit.store import SlideStore
 from wsikit.survey import sample_tissue
 
 _UNCHANGED = "none"
+AS_SCANNED = StainFit(method=_UNCHANGED, trusted=True)
 
 
 def stain_key(job: Job) -> Any:
@@ -45,7 +46,7 @@ def stain_of(attributes: Mapping[str, Any], card: Card | None) -> dict[str, Any]
     if card is None:
         return native
     if card.stain == _UNCHANGED:
-        return StainFit(method=_UNCHANGED, trusted=True).model_dump()
+        return AS_SCANNED.model_dump()
     if card.stain == native["method"]:
         return native | {"target": None} if native.get("target") else native
     fit: dict[str, Any] = attributes["model_stains"][card.stain]

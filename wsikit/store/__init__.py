@@ -5,6 +5,7 @@
     <slide_id>.zarr/
       0 1 2 …            stain-normalised pixels (c, y, x), finest first; overview power only when pixels are not kept
       labels/tissue      1 tissue, 2 ink or dense blood, 3 scanner black
+      labels/quality     the same with inks by colour, folds, and what is neither
       overlays/<name>    heat maps
       tables/<pipeline>  columns, one row per tile or detection
     <slide_id>.receipts.jsonl   what was committed
@@ -16,6 +17,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from types import EllipsisType
 from typing import Any
 
 import numpy as np
@@ -27,6 +29,15 @@ from wsikit.store.image import Placement, read_array
 
 SCHEMA = 1
 LABELS = {1: ("tissue", [0, 158, 115, 90]), 2: ("ink or dense blood", [213, 94, 0, 160]), 3: ("scanner black", [0, 0, 0, 160])}
+KINDS = {
+    1: ("tissue", [0, 158, 115, 90]),
+    2: ("green ink", [0, 200, 0, 160]),
+    3: ("blue ink", [0, 114, 178, 160]),
+    4: ("red ink or dense blood", [213, 94, 0, 160]),
+    5: ("black", [0, 0, 0, 160]),
+    6: ("fold", [240, 228, 66, 160]),
+    7: ("neither tissue nor glass", [204, 121, 167, 160]),
+}
 
 
 @dataclass(frozen=True)
@@ -79,9 +90,13 @@ class SlideStore:
         fine = [array for array, place in levels if mpp is not None and max(place.scale) <= mpp * 1.02]
         return fine[-1] if fine else levels[0][0]
 
-    def tissue(self) -> np.ndarray:
-        """The tissue label, uint8 (H, W), on the low-power raster: see `LABELS`."""
-        return read_array(self._array("labels/tissue/0"))
+    def tissue(self, part: tuple[slice, slice] | EllipsisType = ...) -> np.ndarray:
+        """The tissue label, or a part, uint8 (H, W), on the low-power raster: see `LABELS`."""
+        return read_array(self._array("labels/tissue/0"), part)
+
+    def kinds(self) -> np.ndarray:
+        """The quality label, uint8 (H, W), on the low-power raster: see `KINDS`."""
+        return read_array(self._array("labels/quality/0"))
 
     def tables(self) -> dict[str, Table]:
         """Columns of every pipeline that was scored, by its name."""
@@ -163,10 +178,10 @@ def open_store(path: str | Path) -> SlideStore:
     Examples
     --------
     >>> store = open_store("out/slides/a.zarr")              # doctest: +SKIP
-    >>> sorted(store.tables())                               # doctest: +SKIP
-    ['mitosis', 'sts-subtype']
+    >>> "probability" in store.tables()["sts-subtype"]       # doctest: +SKIP
+    True
     """
     return SlideStore(path)
 
 
-__all__ = ["LABELS", "SCHEMA", "Overlay", "SlideStore", "Table", "open_store"]
+__all__ = ["KINDS", "LABELS", "SCHEMA", "Overlay", "SlideStore", "Table", "open_store"]

@@ -25,7 +25,8 @@ class Table(Mapping[str, np.ndarray]):
     Tiles have ``origin`` int64 (N, 2) x, y of the upper-left corner and ``size`` float64 (N, 2), both level-0 px,
     ``tissue`` float32 (N,), ``probability`` float32 (N, K) and ``feature`` float16 (N, D). Detections have ``position``
     float64 (M, 2) and ``size`` float32 (M, 2) in level-0 px, ``score`` float32 (M,) and ``class`` int64 (M,).
-    ``attributes`` holds the class names and where the columns came from.
+    Quality has, for each tile that is not plain glass, shares of it (``tissue``, ``fold``, ``pen_<colour>``, ``black``, ``white``,
+    ``other``), ``blur``, and the ``reason`` uint8 it is left out for. ``attributes`` holds the class names and where the columns came from.
     """
 
     def __init__(self, group: zarr.Group) -> None:
@@ -60,6 +61,8 @@ class Table(Mapping[str, np.ndarray]):
             values = self[name]
             if name == "probability":
                 out |= {f"p_{c}": values[:, i] for i, c in enumerate(classes)}
+            elif name == "reason":
+                out[name] = np.array(self.attributes["reasons"], dtype=object)[values]
             elif name == "class":
                 out[name] = np.array(classes, dtype=object)[values] if len(values) else np.empty(0, object)
             elif values.ndim == 2:

@@ -30,7 +30,7 @@ MIN_REGION_MM2, MIN_HOLE_MM2 = 0.02, 0.02
 MIN_COLOURED = 0.2  # share of a region that must have a colour: dust and smears out of focus are grey
 INK_FADES_UM = 400.0
 
-GLASS, TISSUE, FOLD, OTHER = 0, 1, 6, 7
+GLASS, TISSUE, DARK, FOLD, OTHER = 0, 1, BLACK, 6, 7
 INKS = {"green": GREEN, "blue": BLUE, "red": RED}
 
 
@@ -58,7 +58,7 @@ class TissueMask:
     @property
     def black(self) -> np.ndarray:
         """Scanner black or black ink: bool (H, W)."""
-        return np.asarray(self.kind == BLACK)
+        return np.asarray(self.kind == DARK)
 
 
 class _Levels(NamedTuple):

@@ -93,10 +93,10 @@ def _tissue(store: SlideStore) -> LayerData:
 
 
 def _heat(heat: Overlay, name: str, result: dict[str, Any]) -> Iterable[LayerData]:
-    """One layer a class; only the called one is shown at first."""
-    status = result.get("status", "not scored")
+    """One layer a class or kind of flaw; only the called class is shown at first."""
+    status = result.get("status")
     for channel, values in zip(heat.channels, heat.values, strict=True):
-        label = f"{name}: {channel}" + ("" if status == "ok" else f" ({status})")
+        label = f"{name}: {channel}" + (f" ({status})" if status not in ("ok", None) else "")
         options = _placed(heat.placement, name=label, colormap=fading_viridis(), contrast_limits=(0.0, heat_top(values)), blending="translucent")
         yield values, options | {"interpolation2d": "nearest", "visible": status == "ok" and channel == result.get("call")}, "image"
 
