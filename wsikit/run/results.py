@@ -21,6 +21,7 @@ from wsikit.store.receipts import digests
 
 TABLES = ("slides.csv", "patients.csv")
 SLIDE_COLUMNS = ("slide_id", "path", "status", "reason", "reader", "mpp", "mpp_y", "mpp_source", "tissue_mm2", "n_tiles")
+FORMULA = ("=", "+", "-", "@", "\t")  # how a cell begins that a spreadsheet would compute
 _COUNT_FIELDS = ("count", "area_mm2", "per_mm2", "low", "high")
 _RISK_FIELDS = ("risk", "group")
 
@@ -31,7 +32,7 @@ def failed_result(slide_id: str, reason: str) -> dict[str, Any]:
 
 
 def write_results(folder: Path, job: Job, results: Mapping[str, Mapping[str, Any]]) -> None:
-    """Write ``slides.csv`` (slides in the run's order, those not reached yet left out) and ``patients.csv``.
+    """Write ``slides.csv`` (slides in the run's order, those not reached yet left out) and ``patients.csv`` (patients of whom all slides are reached).
 
     Raises
     ------
@@ -48,7 +49,7 @@ def write_results(folder: Path, job: Job, results: Mapping[str, Mapping[str, Any
         rows = list(_patient_rows(job, results, cards))
         write_csv(
             folder / "patients.csv",
-            ["patient", "slides", "tissue_mm2", *(c for n in names for c in _columns(n, cards) if not c.endswith(("hotspot_x", "hotspot_y")))],
+            ["patient", "slides", "slides_failed", "tissue_mm2", *(c for n in names for c in _columns(n, cards) if not c.endswith(("hotspot_x", "hotspot_y")))],
             rows,
         )
 
@@ -64,8 +65,13 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, An
     writer = csv.DictWriter(buffer, columns, restval="", extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     for row in rows:
-        writer.writerow({k: "'" + v if isinstance(v, str) and v[:1] in ("=", "+", "-", "@") else v for k, v in row.items()})
+        writer.writerow({k: _cell(v) if isinstance(v, str) else v for k, v in row.items()})
     write_atomic(path, buffer.getvalue().encode())
+
+
+def _cell(text: str) -> str:
+    """A carriage return would end the row: csv does not quote it."""
+    return ("'" if text[:1] in FORMULA else "") + text.replace("\r", " ")
 
 
 def _columns(name: str, cards: Mapping[str, Card]) -> list[str]:
@@ -99,11 +105,17 @@ def _pipeline_cells(name: str, r: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _patient_rows(job: Job, results: Mapping[str, Mapping[str, Any]], cards: Mapping[str, Card]) -> Iterable[dict[str, Any]]:
-    for patient in dict.fromkeys(c.patient for c in job.slides if c.patient):
-        mine = [results[c.slide_id] for c in job.slides if c.patient == patient and c.slide_id in results]
+    cases: dict[str, list[str]] = {}
+    for case in job.slides:
+        cases.setdefault(case.patient, []).append(case.slide_id)
+    for patient, ids in cases.items():
+        if not patient or not results.keys() >= set(ids):
+            continue  # numbers of some of the slides would look like those of the patient
+        mine = [results[slide_id] for slide_id in ids]
         good = [r for r in mine if r["status"] == "ok"]
         found = patient_pipelines(job, good, cards) if good else {}
-        row: dict[str, Any] = {"patient": patient, "slides": len(mine), "tissue_mm2": round(sum(r["tissue_mm2"] for r in good), 6)}
+        row: dict[str, Any] = {"patient": patient, "slides": len(mine), "slides_failed": len(mine) - len(good)}
+        row["tissue_mm2"] = round(sum(r["tissue_mm2"] for r in good), 6)
         for name in job.models:
             row |= _pipeline_cells(name, found.get(name, {"status": "failed", "reason": "no slide of this patient could be used"}))
         yield row
