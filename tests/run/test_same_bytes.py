@@ -38,7 +38,7 @@ def weights_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A file in which each worker process notes every weights file that it opens."""
     (tmp_path / "watch").mkdir()
     (tmp_path / "watch/sitecustomize.py").write_text(WATCH_WEIGHTS.format(log=str(tmp_path / "weights.log")))
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "watch"))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "watch"), prepend=os.pathsep)
     return tmp_path / "weights.log"
 
 
