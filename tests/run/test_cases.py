@@ -189,3 +189,19 @@ def test_an_mpp_no_slide_has_is_the_slides_to_refuse(tmp_path: Path) -> None:
     slide = Slide(case.path, mpp=case.mpp, mpp_source=case.mpp_source)
     assert slide.mpp is None
     assert "csv" in slide.mpp_refusal
+
+
+def test_a_slide_named_twice_is_one_case(tmp_path: Path) -> None:
+    """Scored twice, it would count double for its patient."""
+    (tmp_path / "a.svs").touch()
+    (tmp_path / "link.svs").symlink_to(tmp_path / "a.svs")
+    (tmp_path / "cases.csv").write_text("path,patient\na.svs,p1\n./a.svs,p1\n")
+    assert [c.slide_id for c in find_cases([tmp_path / "cases.csv"])] == ["a"]
+    assert [c.slide_id for c in find_cases([tmp_path / "a.svs", tmp_path])] == ["a"]
+
+
+def test_a_slide_of_two_patients_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.svs").touch()
+    (tmp_path / "cases.csv").write_text("path,patient\na.svs,p1\na.svs,p2\n")
+    with pytest.raises(LabelsError, match="named twice, with another patient"):
+        find_cases([tmp_path / "cases.csv"])

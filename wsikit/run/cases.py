@@ -34,7 +34,7 @@ class Case(BaseModel):
 
 
 def find_cases(inputs: Sequence[str | Path], mpp_override: float | None = None) -> list[Case]:
-    """All slides of these files, folders and CSVs, in their order.
+    """All slides of these files, folders and CSVs, in their order, each once.
 
     A CSV has a column ``path`` (relative to it, or absolute), and may have ``slide_id``, ``patient``, ``mpp`` and any others, which are
     kept. A folder is searched through, hidden files left out; one that holds the instances of a DICOM slide is one slide.
@@ -46,7 +46,7 @@ def find_cases(inputs: Sequence[str | Path], mpp_override: float | None = None) 
     SlideNotFoundError
         A path does not exist.
     LabelsError
-        A CSV cannot be used; the message says the line.
+        A CSV cannot be used (the message says the line), or a slide is named twice with different facts.
     """
     if not inputs:
         raise UsageError("no slides were given; give files, folders or a CSV with a column 'path'")
@@ -69,7 +69,7 @@ def find_cases(inputs: Sequence[str | Path], mpp_override: float | None = None) 
         for row in rows:
             row.setdefault("mpp", mpp_override)
             row.setdefault("mpp_source", "override")
-    return _with_ids(rows)
+    return _with_ids(_each_once(rows))
 
 
 def _in_folder(folder: Path, above: frozenset[Path] = frozenset()) -> Iterator[Path]:
@@ -134,6 +134,16 @@ def _row(csv_path: Path, number: int, line: dict[str | Any, Any]) -> dict[str, A
             raise LabelsError(f"{csv_path}: line {number}: mpp '{values['mpp']}' is not a number; give µm/px of level 0, or leave it empty")
         row |= {"mpp": mpp, "mpp_source": "csv"}
     return row
+
+
+def _each_once(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows without a slide that was named before: counted twice, it would narrow its patient's intervals."""
+    found: dict[Path, dict[str, Any]] = {}
+    for row in rows:
+        first = found.setdefault(row["path"].resolve(), row)
+        if differing := [k for k in ("patient", "mpp", "slide_id") if first.get(k) != row.get(k)]:
+            raise LabelsError(f"{row['path']}: named twice, with another {differing[0]}; keep one")
+    return list(found.values())
 
 
 def _with_ids(rows: Iterable[dict[str, Any]]) -> list[Case]:
