@@ -193,3 +193,14 @@ def test_summed_areas_are_integrals(height: int, width: int, seed: int, ys: list
     down = np.clip(y[:, None] - np.arange(height), 0, 1)
     across = np.clip(x[:, None] - np.arange(width), 0, 1)
     assert np.allclose(bilinear(table, y, x), down @ values @ across.T)
+
+
+@pytest.mark.parametrize("mpp", [0.2450, 0.2515, 0.499, 0.5])
+def test_tiles_are_the_same_with_or_without_a_level_in_between(mpp: float) -> None:
+    full = Level(0, Size(40000, 30000), (1.0, 1.0))
+    half = Level(1, Size(20000, 15000), (2.0, 2.0))
+    for want in (0.5, 1.0):
+        alone, pyramid = make_raster([full], (mpp, mpp), want), make_raster([full, half], (mpp, mpp), want)
+        assert alone.downsample == pyramid.downsample
+        assert alone.size == pyramid.size
+        assert alone.mpp == pytest.approx((want, want), rel=0.02)

@@ -18,7 +18,7 @@ from wsikit.errors import ResolutionMismatchError, UsageError
 from wsikit.geometry import Level, Region, Size
 from wsikit.resample import source_span
 
-SNAP = 0.02  # resolutions closer than this are taken as they are: resampling by 1.01 only blurs
+SNAP = 0.02  # steps closer than this to a whole number are taken as that: resampling by 1.01 or 2.02 only blurs
 MAX_UPSAMPLE = 1.1
 
 
@@ -59,7 +59,9 @@ class Raster:
 
 
 def _snap(step: float) -> float:
-    return 1.0 if abs(step - 1) <= SNAP else step
+    """Whole where it nearly is, so that a slide has the same tiles whether or not it stores the level in between."""
+    whole = max(1, round(step))
+    return float(whole) if abs(step / whole - 1) <= SNAP else step
 
 
 def make_raster(levels: Sequence[Level], mpp: tuple[float, float], want_mpp: float, *, upsample: bool = False) -> Raster:
@@ -69,7 +71,7 @@ def make_raster(levels: Sequence[Level], mpp: tuple[float, float], want_mpp: flo
     ----------
     levels : the slide's levels, finest first
     mpp : µm per level-0 px (x, y)
-    want_mpp : µm per px wanted; within 2 % of a stored level that level is used unchanged
+    want_mpp : µm per px wanted; within 2 % of a stored level, or of a whole multiple of it, that is used
     upsample : allow more than 1.1 × enlargement
 
     Raises

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,11 @@ def rows(run: Path) -> dict[str, dict[str, str]]:
 
 
 def test_bad_slides_are_named_and_the_others_finish(cli: Any, small: Path, junk: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy" / small.name
+    copy.parent.mkdir()
+    copy.write_bytes(small.read_bytes())
     (tmp_path / "cases.csv").write_text(
-        f"path,patient,mpp\n{junk}/text.svs,P1,\n{small},P2,\n{tmp_path}/gone.svs,P3,\n{small},P4,0\n{junk}/unknown.npy,P5,0.5\n"
+        f"path,patient,mpp\n{junk}/text.svs,P1,\n{small},P2,\n{tmp_path}/gone.svs,P3,\n{copy},P4,0\n{junk}/unknown.npy,P5,0.5\n"
     )
     answer = cli("score", tmp_path / "cases.csv", "-o", tmp_path / "out", "--pipeline", "mitosis", "--workers", 0)
     assert answer.code == 1
@@ -112,7 +116,10 @@ def test_tile_keeps_pixels_and_score_resumes_on_them(cli: Any, small: Path, tmp_
 
 def interrupted(arguments: list[str], run_folder: Path) -> tuple[int, str, str]:
     """Start a command, press Ctrl-C as soon as it has prepared its slide, and say how it ended."""
-    run = subprocess.Popen([sys.executable, "-m", "wsikit", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    # tests in the background of a shell inherit that SIGINT is ignored
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    listen = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    run = subprocess.Popen([sys.executable, "-m", "wsikit", *arguments], **pipes, start_new_session=True, preexec_fn=listen)
     until = time.monotonic() + 60
     while run.poll() is None and not list(run_folder.glob("slides/*.zarr/zarr.json")) and time.monotonic() < until:
         time.sleep(0.01)

@@ -104,7 +104,7 @@ def test_a_flipped_byte_in_the_receipts_is_noticed(run_copy: Path) -> None:
         at = good.index(word) + len(word) // 2
         path.write_bytes(good[:at] + bytes([good[at] ^ 1]) + good[at + 1 :])
         assert list(verify_run(run_copy)), word
-    path.write_bytes(good[: len(good) // 2])
+    path.write_bytes(good[: good.index(b'"block": "slide"')])
     assert {f.problem for f in verify_run(run_copy)} == {"unfinished"}
     path.unlink()
     assert list(verify_run(run_copy)) == [Finding("small", "unfinished", "small.zarr")]
@@ -227,6 +227,6 @@ def test_litter_of_a_killed_process_is_swept(score: Any, run_copy: Path, undistu
 
 def test_receipts_are_one_a_block_one_a_stage_and_two_for_the_slide(undisturbed: Path) -> None:
     blocks = [r.block for r in read_receipts(undisturbed / "slides/small.receipts.jsonl")]
-    assert blocks == ["layout", *(f"r{r}c{c}" for r in range(2) for c in range(2)), "slide", "stage mitosis", "stage sts-subtype"]
+    assert blocks == ["layout", *(f"r{r}c{c}" for r in range(2) for c in range(2)), "slide", "stage mitosis", "stage quality", "stage sts-subtype"]
     files = [f for r in read_receipts(undisturbed / "slides/small.receipts.jsonl") for f in r.files]
     assert len(files) == len(set(files)), "each file has one receipt"

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 Differences = Callable[[Path, Path], set[str]]
@@ -17,7 +18,9 @@ Differences = Callable[[Path, Path], set[str]]
 
 def start(*arguments: object) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "wsikit", *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    # tests in the background of a shell inherit that SIGINT is ignored
+    listen = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=listen)
 
 
 def table(folder: Path) -> list[dict[str, str]]:

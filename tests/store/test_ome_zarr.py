@@ -47,7 +47,7 @@ def test_images_pass_both_validators(path: Path, name: str) -> None:
 def test_labels_pass_both_validators(path: Path) -> None:
     labels = ome_zarr_models.open_ome_zarr(zarr.open_group(str(path / "labels"), mode="r"))
     assert isinstance(labels, Labels)
-    assert labels.attributes.ome.labels == ["tissue"]
+    assert labels.attributes.ome.labels == ["tissue", "quality"]
     assert isinstance(ome_zarr_models.open_ome_zarr(zarr.open_group(str(path / "labels/tissue"), mode="r")), ImageLabel)
     yaozarrs.validate_zarr_store(str(path / "labels"))
     yaozarrs.validate_zarr_store(str(path / "labels/tissue"))

@@ -21,8 +21,8 @@ def test_what_a_store_says_of_its_slide(scored: Run) -> None:
     assert store.slide_id == "lms"
     assert store.mpp == (0.5, 0.5)
     assert store.attributes["slide"]["size"] == [2560, 2048]
-    assert store.overlays() == ["mitosis", "rms-subtype", "sts-subtype"]
-    assert sorted(store.tables()) == ["mitosis", "rms-subtype", "sts-subtype", "tiles"]
+    assert store.overlays() == ["mitosis", "quality", "rms-subtype", "sts-subtype"]
+    assert sorted(store.tables()) == ["mitosis", "quality", "rms-subtype", "sts-subtype", "tiles"]
     assert store.result == scored.results["lms"]
 
 
@@ -44,7 +44,7 @@ def test_tables_have_the_columns_that_the_design_promises(scored: Run) -> None:
 
 
 def test_an_overlay_that_is_not_there_lists_what_is(scored: Run) -> None:
-    with pytest.raises(StoreError, match="no overlay 'heat'; there are: mitosis, rms-subtype, sts-subtype"):
+    with pytest.raises(StoreError, match="no overlay 'heat'; there are: mitosis, quality, rms-subtype, sts-subtype"):
         scored.store("lms").overlay("heat")
 
 
