@@ -107,7 +107,19 @@ def test_json_and_plot_keep_every_repetition_and_say_why_a_peer_is_absent(figure
     assert (tmp_path / "a.png").read_bytes()[:4] == b"\x89PNG"
     report.show(figures, facts)
     out = capsys.readouterr().out
-    assert "absent" in out and "missed" in out
+    assert "absent" in out
+    assert "missed" in out
+    assert "missed?" not in out
+
+
+def test_verdicts_from_a_busy_machine_are_questioned(capsys: pytest.CaptureFixture[str]) -> None:
+    busy = [measured(FLOOR, "imagecodecs", 1, 200, others_cores=1.4), measured(READ, "wsikit", 1, 100, others_cores=1.2)]
+    facts = report.as_json(busy, {"mosaic_megapixels": 440, "repeats": 1})
+    assert facts["about"]["quiet"] is False
+    report.show(busy, facts)
+    out = capsys.readouterr().out
+    assert "missed?" in out
+    assert "no figure by the clock can be trusted" in out
 
 
 def test_cases_have_names_of_their_own_and_peers_pinned_packages() -> None:

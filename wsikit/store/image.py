@@ -145,5 +145,6 @@ def write_image(
 def coarser(rgb: np.ndarray, factor: int = 4) -> np.ndarray:
     """uint8 (H, W, C) averaged by a factor; the last rows and columns are repeated to a whole multiple."""
     h, w = rgb.shape[:2]
-    padded = np.pad(rgb, ((0, -h % factor), (0, -w % factor), (0, 0)), mode="edge")
-    return shrink(padded, factor)
+    if h % factor or w % factor:  # a block's sides are whole multiples, and a copy of it takes as long as half its decoding
+        rgb = np.pad(rgb, ((0, -h % factor), (0, -w % factor), (0, 0)), mode="edge")
+    return shrink(rgb, factor)
