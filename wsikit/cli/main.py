@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import sys
 import traceback
 from typing import Annotated, Any
@@ -63,12 +64,13 @@ def main(arguments: list[str] | None = None) -> None:
     except _WrongUsage as e:
         _show_usage(e)
     except (typer.Abort, KeyboardInterrupt):
-        fail(_INTERRUPTED, INTERRUPTED)
+        code = INTERRUPTED
     except Exception as e:
         if settings["debug"]:
             traceback.print_exc()
         fail(_unexpected(e))
     if code == INTERRUPTED:  # newer typer turns Ctrl-C into this code
+        logging.getLogger("asyncio").disabled = True  # Zarr's event loop would complain of what it had begun to write
         fail(_INTERRUPTED, INTERRUPTED)
     sys.exit(code if isinstance(code, int) else OK)
 

@@ -18,7 +18,7 @@ from wsikit.models import load_model
 from wsikit.models._network import Detections, Network
 from wsikit.run.job import load_job
 from wsikit.run.plan import BLOCK_LEVELS, PIXELS, PYRAMID_FACTOR, QUALITY, Plan, Stage, chunk_px
-from wsikit.run.prepare import load_plan, open_case, store_path
+from wsikit.run.prepare import load_plan, load_tissue, open_case, store_path
 from wsikit.run.quality import measure
 from wsikit.run.stains import AS_SCANNED, stain_of
 from wsikit.stain import StainFit
@@ -51,9 +51,9 @@ def do_block(run_dir: str, run_key: str, slide_id: str, block: Block, names: lis
     torch.set_num_threads(1)  # kernels add in another order with more threads; parallel work comes from more workers
     job = load_job(run_dir, run_key)
     path = store_path(run_dir, slide_id)
-    store = SlideStore(path)
-    attributes = store.attributes
-    plan = load_plan(str(path), digest_of(attributes))
+    attributes = SlideStore(path).attributes
+    digest = digest_of(attributes)
+    plan = load_plan(str(path), digest)
     wants = {}
     for name in names:
         stage = plan.stages[name]
@@ -72,7 +72,7 @@ def do_block(run_dir: str, run_key: str, slide_id: str, block: Block, names: lis
         stage, rows = plan.stages[name], plan.rows(name, block)
         if name == QUALITY:
             with clock(name):
-                columns = measure(store, stage, rows, canvases[name])
+                columns = measure(attributes, stage, rows, canvases[name], load_tissue(str(path), digest))
         else:
             ref = job.models[name]
             with _DEVICE, clock(name):

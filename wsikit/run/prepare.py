@@ -226,11 +226,17 @@ def _empty_pyramid(path: Path, grid: TileGrid, side: int, job: Job) -> list[Plac
     return places
 
 
+@lru_cache(maxsize=2)
+def load_tissue(path: str, attributes_digest: str) -> np.ndarray:
+    """Where a prepared store has tissue: bool (H, W) on its low-power raster."""
+    return np.asarray(SlideStore(path).tissue() == 1)
+
+
 @lru_cache(maxsize=4)
 def load_plan(path: str, attributes_digest: str) -> Plan:
     """The plan of a prepared store: its stages' grids over its tissue label."""
     store = SlideStore(path)
-    mask, raster = store.tissue() == 1, Raster.from_json(store.attributes["survey"]["raster"])
+    mask, raster = load_tissue(path, attributes_digest), Raster.from_json(store.attributes["survey"]["raster"])
     infos, pixels = store.attributes["stages"], store.attributes["pixels"]
     grids = {name: grid_of(info) for name, info in infos.items()}
     stages = {name: make_stage(name, info["key"], grids[name], mask, raster, info["min_tissue"]) for name, info in infos.items()}

@@ -64,27 +64,23 @@ def quality_stage(attributes: Mapping[str, Any]) -> dict[str, Any]:
     return {"key": digest_of([attributes["survey"]["key"], QUALITY, VERSION, info]), "min_tissue": MIN_MEASURED if info["factor"] else _NEVER, **grid}
 
 
-def measure(store: SlideStore, stage: Stage, rows: np.ndarray, canvas: Canvas) -> dict[str, np.ndarray]:
-    """The blur of some tiles of a block; ``row`` int64 says which of the stage's tiles each is."""
-    factor = store.attributes["quality"]["factor"]
-    at, low = stage.grid.raster, Raster.from_json(store.attributes["survey"]["raster"])
+def measure(attributes: Mapping[str, Any], stage: Stage, rows: np.ndarray, canvas: Canvas, tissue: np.ndarray) -> dict[str, np.ndarray]:
+    """The blur of some tiles of a block; ``row`` int64 says which of the stage's tiles each is. ``tissue`` is that of the whole slide."""
+    factor = attributes["quality"]["factor"]
+    at, low = stage.grid.raster, Raster.from_json(attributes["survey"]["raster"])
     rgb = canvas.pixels.cpu().numpy()
-    (y0, y), (x0, x) = (
-        _on_mask(start, length, at.size[axis] - 2 * factor, at.downsample[axis] / low.downsample[axis], low.size[axis])
-        for start, length, axis in ((canvas.y, rgb.shape[0], 1), (canvas.x, rgb.shape[1], 0))
+    x, y = (
+        _under(start, length, at.size[axis] - 2 * factor, at.downsample[axis] / low.downsample[axis], tissue.shape[1 - axis])
+        for axis, (start, length) in enumerate(((canvas.x, rgb.shape[1]), (canvas.y, rgb.shape[0])))
     )
-    window = (slice(y0, int(y.max(initial=-1)) + y0 + 1), slice(x0, int(x.max(initial=-1)) + x0 + 1))
     corners = stage.grid.corners_px(stage.cells[rows]) - (canvas.x, canvas.y)
-    found = quality.blur(rgb, corners, stage.grid.tile_px, factor, Window(store.tissue(window) == 1, y, x))
-    return {"row": rows, "blur": found}
+    return {"row": rows, "blur": quality.blur(rgb, corners, stage.grid.tile_px, factor, Window(tissue, y, x))}
 
 
-def _on_mask(start: int, length: int, last: int, ratio: float, limit: int) -> tuple[int, np.ndarray]:
-    """Which pixels of the mask lie under some of a raster? The first one, and each counted from it: −1 after the ``last`` px of the raster."""
+def _under(start: int, length: int, last: int, ratio: float, limit: int) -> np.ndarray:
+    """Which pixel of the mask each of some pixels lies on: int64; −1 beyond the ``last`` whose neighbours are all on the slide."""
     px = np.arange(start, start + length)
-    under = np.clip(((px + 0.5) * ratio).astype(np.int64), 0, limit - 1)
-    first = int(under[0])
-    return first, np.where((px >= 0) & (px <= last), under - first, -1)
+    return np.where((px >= 0) & (px <= last), np.minimum((px + 0.5) * ratio, limit - 1).astype(np.int64), -1)
 
 
 def write_quality(path: Path, store: SlideStore, stage: Stage, parts: Iterable[Path]) -> None:

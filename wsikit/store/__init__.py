@@ -17,7 +17,6 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from types import EllipsisType
 from typing import Any
 
 import numpy as np
@@ -90,9 +89,9 @@ class SlideStore:
         fine = [array for array, place in levels if mpp is not None and max(place.scale) <= mpp * 1.02]
         return fine[-1] if fine else levels[0][0]
 
-    def tissue(self, part: tuple[slice, slice] | EllipsisType = ...) -> np.ndarray:
-        """The tissue label, or a part, uint8 (H, W), on the low-power raster: see `LABELS`."""
-        return read_array(self._array("labels/tissue/0"), part)
+    def tissue(self) -> np.ndarray:
+        """The tissue label, uint8 (H, W), on the low-power raster: see `LABELS`."""
+        return read_array(self._array("labels/tissue/0"))
 
     def kinds(self) -> np.ndarray:
         """The quality label, uint8 (H, W), on the low-power raster: see `KINDS`."""

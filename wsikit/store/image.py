@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import EllipsisType
 from typing import Any
 
 import numpy as np
@@ -74,8 +73,8 @@ def create_array(
     return array
 
 
-def read_array(array: zarr.Array, part: tuple[slice, ...] | EllipsisType = ...) -> np.ndarray:
-    """All of an array, or a part.
+def read_array(array: zarr.Array) -> np.ndarray:
+    """All of an array.
 
     Raises
     ------
@@ -86,7 +85,7 @@ def read_array(array: zarr.Array, part: tuple[slice, ...] | EllipsisType = ...) 
     if any(p.is_file() and not p.stat().st_size for p in Path(array.store.root, array.path, "c").rglob("*")):
         raise DamagedStoreError(f"{array.store_path}: damaged (an empty file); run wsikit verify on the run folder")
     try:
-        return np.asarray(array[part])
+        return np.asarray(array[...])
     except (ValueError, RuntimeError, TypeError, IndexError) as e:
         raise DamagedStoreError(f"{array.store_path}: damaged ({' '.join(str(e).split())[:100]}); run wsikit verify on the run folder") from e
 
