@@ -92,7 +92,8 @@ def test_debug_shows_where_a_slide_failed(cli: Any, junk: Path, tmp_path: Path) 
 
 
 def test_an_override_and_a_column_of_the_csv(cli: Any, junk: Path, tmp_path: Path) -> None:
-    (tmp_path / "cases.csv").write_text(f"path,slide_id,mpp\n{junk}/unknown.npy,from-csv,0.75\n{junk}/unknown.npy,overridden,\n")
+    (tmp_path / "copy.npy").write_bytes((junk / "unknown.npy").read_bytes())
+    (tmp_path / "cases.csv").write_text(f"path,slide_id,mpp\n{junk}/unknown.npy,from-csv,0.75\n{tmp_path}/copy.npy,overridden,\n")
     assert cli("score", tmp_path / "cases.csv", "-o", tmp_path / "out", "--mpp-override", 0.5, "--upsample", "--pipeline", "mitosis", "--workers", 0).code == 0
     found = rows(tmp_path / "out")
     assert [(r["mpp"], r["mpp_source"]) for r in found.values()] == [("0.75", "csv"), ("0.5", "override")]

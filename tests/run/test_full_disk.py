@@ -82,7 +82,7 @@ def test_a_full_disk_from_the_command_line(slide: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     (folder / "slides").mkdir(parents=True)
     run = subprocess.Popen(command(slide, folder), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    while not (folder / "slides/.lock").exists():
+    while not (folder / "run.json").exists():  # by then what an earlier run left half-written is swept away
         assert run.poll() is None
     for name in ("small.json", "small.geojson", "small.png"):
         (folder / f"slides/.{name}.{run.pid}.tmp").symlink_to("/dev/full")
