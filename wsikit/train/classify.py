@@ -54,20 +54,14 @@ def train_classifier(
     log(f"{len(train)} slides to train on, {len(val)} to validate on, no patient in both")
     x, y = _load(train, card, per_slide)
     vx, vy = _load(val, card, per_slide)
-    unseen = [c for i, c in enumerate(card.classes) if not (y == i).any()]
-    if unseen or not len(vx):
-        raise LabelsError(
-            f"no tile with tissue to {'train on of class ' + ', '.join(unseen) if unseen else 'validate on'}; "
-            "add slides, or train 'subtype' with the classes that there are"
-        )
+    _require_tiles(card, y, vx)
     torch.manual_seed(seed)
     net = family(card.pipeline).build(card).to(device, memory_format=torch.channels_last)
     counts = torch.bincount(y, minlength=len(card.classes)).float().clamp(min=1)
     loss_of = nn.CrossEntropyLoss((len(y) / len(card.classes) / counts).to(device))
     best: tuple[float, dict[str, Tensor], np.ndarray] | None = None
-    steps = -(-len(x) // card.batch)
     optimiser = torch.optim.AdamW(net.parameters(), lr=learning_rate, weight_decay=1e-2)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, learning_rate, total_steps=epochs * steps)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, learning_rate, total_steps=epochs * -(-len(x) // card.batch))
     generator = torch.Generator().manual_seed(seed)
     for epoch in range(epochs):
         net.train()
@@ -88,16 +82,18 @@ def train_classifier(
         if best is None or score >= best[0]:
             best = (score, {k: v.detach().cpu().clone() for k, v in net.state_dict().items()}, table)
     assert best is not None
-    metrics = {
-        "validation": {
-            "unit": "tiles",
-            "n": len(vx),
-            "patients": len({i.patient for i in val}),
-            "balanced_accuracy": round(best[0], 4),
-            "confusion": best[2].tolist(),
-        }
-    }
-    return write_model(out, {**card_fields, "metrics": metrics}, best[1])
+    patients = len({i.patient for i in val})
+    found = {"unit": "tiles", "n": len(vx), "patients": patients, "balanced_accuracy": round(best[0], 4), "confusion": best[2].tolist()}
+    return write_model(out, {**card_fields, "metrics": {"validation": found}}, best[1])
+
+
+def _require_tiles(card: Card, y: Tensor, validation: Tensor) -> None:
+    unseen = [c for i, c in enumerate(card.classes) if not (y == i).any()]
+    if unseen or not len(validation):
+        raise LabelsError(
+            f"no tile with tissue to {'train on of class ' + ', '.join(unseen) if unseen else 'validate on'}; "
+            "add slides, or train 'subtype' with the classes that there are"
+        )
 
 
 def scaled(images: Tensor, card: Card) -> Tensor:
