@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from shapely import MultiPolygon, Polygon, make_valid
+from shapely import MultiPolygon, Polygon, build_area, make_valid, union_all
 from skimage.measure import find_contours
 
 
@@ -18,14 +18,13 @@ def outlines(mask: np.ndarray, downsample: tuple[float, float]) -> MultiPolygon:
     -------
     MultiPolygon in level-0 px; its area is that of the mask's pixels less the corners that contours cut.
     """
-    padded = np.pad(mask.astype(np.float32), 1)
+    padded = np.pad(mask.astype(np.uint8), 1)
     rings = []
     for ring in find_contours(padded, 0.5):
         xy = (ring[:, ::-1] - 0.5) * np.array(downsample)  # a pixel's centre is at + 0.5, the padding adds 1
         if len(xy) >= 4:
             rings.append(Polygon(np.clip(xy, 0, np.array(mask.shape[::-1]) * np.array(downsample))))
-    shape = Polygon()
-    for ring in sorted((make_valid(r) for r in rings), key=lambda r: -r.area):
-        shape = shape.symmetric_difference(ring)  # a ring inside tissue is a hole, one inside a hole is tissue again
+    # a ring inside tissue is a hole, one inside a hole is tissue again
+    shape = build_area(union_all([make_valid(ring).boundary for ring in rings]))
     parts = [g for g in getattr(shape, "geoms", [shape]) if isinstance(g, Polygon) and g.area > 0]
     return MultiPolygon(parts)

@@ -119,10 +119,10 @@ def write_quality(path: Path, store: SlideStore, stage: Stage, parts: Iterable[P
 def heat_channels(table: Mapping[str, np.ndarray]) -> np.ndarray:
     """What the heat map shows of each tile, all 0–1: float32 (N, 5), see `CHANNELS`.
 
-    Blur is 0 for a tile as sharp as the slide's median, and 1 for one without any detail.
+    Blur is 1 for a tile without any detail, 0.5 where it begins to be called blurred, and 0 from twice that sharpness on.
     """
     middle = median_blur(table)
-    blur = np.clip(1 - table["blur"] / middle, 0, 1) if middle else np.full(len(table["blur"]), np.nan)
+    blur = np.clip(1 - table["blur"] / (2 * BLURRED * middle), 0, 1) if middle else np.full(len(table["blur"]), np.nan)
     pen = np.clip(sum(table[p] for p in PENS), 0, 1)
     return np.stack([table["tissue"], blur, pen, table["fold"], table["black"]], -1).astype(np.float32)
 

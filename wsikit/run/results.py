@@ -20,7 +20,7 @@ from wsikit.store.durable import write_atomic
 from wsikit.store.receipts import digests
 
 TABLES = ("slides.csv", "patients.csv")
-SLIDE_COLUMNS = ("slide_id", "path", "status", "reason", "reader", "mpp", "mpp_y", "mpp_source", "tissue_mm2", "n_tiles")
+SLIDE_COLUMNS = ("slide_id", "path", "status", "reason", "reader", "mpp", "mpp_y", "mpp_source", "tissue_mm2", "n_tiles", "pen_share", "fold_share", "blurred_share")
 FORMULA = ("=", "+", "-", "@", "\t")  # how a cell begins that a spreadsheet would compute
 _COUNT_FIELDS = ("count", "area_mm2", "per_mm2", "low", "high")
 _RISK_FIELDS = ("risk", "group")
@@ -86,13 +86,23 @@ def _columns(name: str, cards: Mapping[str, Card]) -> list[str]:
 
 def _slide_row(path: str, patient: str, result: Mapping[str, Any], names: Sequence[str], cards: Mapping[str, Card]) -> dict[str, Any]:
     row: dict[str, Any] = {k: result.get(k, "") for k in ("slide_id", "status", "reason", "tissue_mm2", "n_tiles")}
-    row |= {"path": path, "patient": patient}
+    row |= {"path": path, "patient": patient} | _flaws(result)
     if "slide" in result:
         mpp = result["slide"]["mpp"]
         row |= {"reader": result["slide"]["reader"], "mpp": mpp[0], "mpp_y": mpp[1], "mpp_source": result["slide"]["mpp_source"]}
     for name in names:
         row |= _pipeline_cells(name, result["pipelines"].get(name) or {"status": "failed", "reason": result["reason"]})
     return row
+
+
+def _flaws(result: Mapping[str, Any]) -> dict[str, Any]:
+    """Share of the slide under ink or dense blood, of its tissue in folds, and of its tiles that are blurred; empty where not measured."""
+    quality = result.get("quality")
+    if quality is None:
+        return {}
+    blurred = quality["blurred"]
+    pen = round(sum(share for name, share in quality.items() if name.startswith("pen_")), 6)
+    return {"pen_share": pen, "fold_share": quality["fold"], "blurred_share": "" if blurred is None else blurred}
 
 
 def _pipeline_cells(name: str, r: Mapping[str, Any]) -> dict[str, Any]:
