@@ -9,12 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from scipy import ndimage as ndi
 
 from wsikit.resample import shrink
+from wsikit.testing.flaws import dust
 from wsikit.testing.phantom import RECIPES, Spec, Truth, make_phantom
 from wsikit.tissue import TissueMask, find_tissue
 from wsikit.tissue._look import look
-from wsikit.tissue.mask import MIN_REGION_MM2, find_foreign
+from wsikit.tissue.mask import MIN_REGION_MM2, OTHER, find_foreign
 
 MPP = (8.0, 8.0)
 GREEN, CYAN, BLUE, RED, BLACK = (40, 160, 70), (30, 170, 190), (35, 70, 190), (200, 25, 30), (12, 12, 14)
@@ -85,6 +87,41 @@ def test_a_dot_of_ink_in_tissue_is_not_filled_up_as_a_hole_and_its_rim_is_left_o
     assert not found.tissue[y - 1 : y + 9, x : x + 8].any()
     assert not found.tissue[y : y + 8, x - 1 : x + 9].any()
     assert found.tissue[y - 9 : y + 17, x - 9 : x + 17].mean() > 0.5
+
+
+def test_ink_that_fades_out_over_glass_is_ink_to_its_end() -> None:
+    """A wash of blue that thins out: what is left of it where it is no longer called blue must not be tissue."""
+    picture, truth = low_power("LMS")
+    y, x = np.mgrid[: picture.shape[0], : picture.shape[1]]
+    wash = np.clip(1.15 - np.hypot(y - 8, x - 40) / 22, 0, 0.95)[..., None]
+    washed = (picture * (1 - wash) + np.array(BLUE) * wash).round().astype(np.uint8)
+    found = find_tissue(washed, MPP)
+    shadow = ~truth.tissue & (wash[..., 0] > 0.15)
+    assert shadow.sum() > 200
+    assert not found.tissue[shadow].any()
+    assert found.foreign[shadow].mean() > 0.8
+    assert iou(found.tissue & (wash[..., 0] == 0), truth.tissue & (wash[..., 0] == 0)) > 0.9
+
+
+def test_dust_on_the_glass_has_no_colour_and_is_no_tissue() -> None:
+    picture, truth = low_power("LMS")
+    wide = np.pad(picture, ((0, 0), (0, 60), (0, 0)), constant_values=243)
+    dusty, where = dust(wide, (picture.shape[1] + 30, 40), 12, 70)
+    found = find_tissue(dusty, MPP)
+    assert where.sum() * 64e-6 > MIN_REGION_MM2
+    assert not found.tissue[:, picture.shape[1] :].any()
+    assert (found.kind[where] == OTHER).mean() > 0.6
+    assert iou(found.tissue[:, : picture.shape[1]], truth.tissue) > 0.9
+
+
+def test_fragments_are_all_found() -> None:
+    picture = glass((200, 300))
+    for y in range(10, 190, 30):
+        for x in range(10, 290, 40):
+            picture[y : y + 20, x : x + 22] = (201, 130, 186)
+    found = find_tissue(picture, MPP)
+    assert ndi.label(found.tissue)[1] == 6 * 7
+    assert found.tissue.sum() == pytest.approx(42 * 20 * 22, rel=0.12)
 
 
 def test_black_ink_and_scanner_borders_are_black_and_never_tissue() -> None:

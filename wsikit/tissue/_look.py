@@ -52,9 +52,8 @@ def gaussian(sigma: float) -> np.ndarray:
     """The weights of a Gaussian out to 4 σ, int32, of sum 4096."""
     radius = int(4 * sigma + 0.5)
     bell = np.exp(-0.5 * (np.arange(-radius, radius + 1) / max(sigma, 1e-6)) ** 2)
-    weights = np.rint(bell / bell.sum() * _WEIGHT).astype(np.int32)
-    weights[radius] += _WEIGHT - weights.sum()
-    return weights
+    half = np.diff(np.rint((bell / bell.sum()).cumsum()[:radius] * _WEIGHT), prepend=0)  # sums are rounded, so that none drifts
+    return np.concatenate([half, [_WEIGHT - 2 * half.sum()], half[::-1]]).astype(np.int32)
 
 
 @numba.njit(cache=True, nogil=True)
