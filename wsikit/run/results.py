@@ -20,7 +20,10 @@ from wsikit.store.durable import write_atomic
 from wsikit.store.receipts import digests
 
 TABLES = ("slides.csv", "patients.csv")
-SLIDE_COLUMNS = ("slide_id", "path", "status", "reason", "reader", "mpp", "mpp_y", "mpp_source", "tissue_mm2", "n_tiles", "pen_share", "fold_share", "blurred_share")
+SLIDE_COLUMNS = (
+    *("slide_id", "path", "status", "reason", "reader", "mpp", "mpp_y", "mpp_source"),
+    *("tissue_mm2", "n_tiles", "pen_share", "fold_share", "blurred_share"),
+)
 FORMULA = ("=", "+", "-", "@", "\t")  # how a cell begins that a spreadsheet would compute
 _COUNT_FIELDS = ("count", "area_mm2", "per_mm2", "low", "high")
 _RISK_FIELDS = ("risk", "group")
