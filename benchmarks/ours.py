@@ -24,7 +24,8 @@ from wsikit.run.job import Pixels
 from wsikit.run.plan import BLOCK_PX, chunk_px
 from wsikit.sample import sample_slide
 from wsikit.store.codec import parse_codec
-from wsikit.store.shard import encode_shard, write_shard
+from wsikit.store.direct import write_later
+from wsikit.store.shard import encode_shard
 from wsikit.survey import survey
 
 Work = Callable[[], int]
@@ -125,14 +126,15 @@ def shards(job: Job) -> Iterator[Work]:
     pictures = _pictures(job)
     codec, folder = parse_codec(job.options["codec"]), Path(job.scratch)
     chunk = chunk_px(len(pictures[0]), job.tile)
-    encode_shard(pictures[0][: 4 * chunk, : 4 * chunk], chunk, codec)
+    sum(map(len, encode_shard(pictures[0][: 4 * chunk, : 4 * chunk], chunk, codec)))
 
     def work() -> int:
         for i, picture in enumerate(pictures):
+            parts = encode_shard(picture, chunk, codec)
             if job.options["write"]:
-                write_shard(folder / str(i), picture, chunk, codec)
+                write_later(folder / str(i), parts).result()
             else:
-                encode_shard(picture, chunk, codec)
+                sum(map(len, parts))
         return sum(p[..., 0].size for p in pictures)
 
     yield work

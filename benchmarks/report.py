@@ -19,7 +19,7 @@ from runs import Measured
 from verdict import GIB, Figures, alone, breakdown, targets, wrong_pixels
 
 QUIET_CORES = 0.1  # more work of others than that, and speeds say little
-LIBRARIES = ("imagecodecs", "tifffile", "numpy", "numba", "zarr", "numcodecs", "torch", "openslide-python", "openslide-bin")
+LIBRARIES = ("imagecodecs", "tifffile", "numpy", "numba", "zarr", "zstandard", "torch", "openslide-python", "openslide-bin")
 
 
 def facts_of_machine() -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,9 +109,9 @@ def _stages(square: _Square, network: Network, grid: TileGrid) -> dict[str, Stag
         READ: (mpx, lambda: square.slide.read_level(square.raster.level, square.window)),
         RESAMPLE: (mpx, square.pixels),
         STAIN: (mpx, lambda: square.stained(pixels)),
-        ENCODE: (whole**2 / 1e6, lambda: encode_shard(stained[:whole, :whole].numpy(), chunk, codec)),
+        ENCODE: (whole**2 / 1e6, lambda: deque(encode_shard(stained[:whole, :whole].numpy(), chunk, codec), 0)),
         f"infer {network.card.name}": (len(tiles) * grid.tile_px**2 / 1e6, lambda: network.predict(tiles)),
-        TOGETHER: (mpx, lambda: encode_shard(square.stained(square.pixels())[:whole, :whole].numpy(), chunk, codec)),
+        TOGETHER: (mpx, lambda: deque(encode_shard(square.stained(square.pixels())[:whole, :whole].numpy(), chunk, codec), 0)),
     }
 
 

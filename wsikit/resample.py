@@ -131,20 +131,20 @@ def _strips(rows: int) -> list[slice]:
 def _mean(image: np.ndarray, factor: int, out: np.ndarray) -> None:
     height, width, channels = image.shape
     flat = image.reshape(height, width * channels)
-    row = np.empty(width * channels, np.uint32)
-    area = np.uint32(factor * factor)
+    row = np.empty(width * channels, np.uint16)  # holds 257 rows of 255
+    half, area = np.uint32(factor * factor // 2), np.float64(factor * factor)
     for j in range(out.shape[0]):
         row[:] = 0
         for k in range(factor):
             row += flat[j * factor + k]
         for i in range(out.shape[1]):
             for c in range(channels):
-                total = area // np.uint32(2)
+                total = half
                 at = i * factor * channels + c
                 for _ in range(factor):
                     total += row[at]
                     at += channels
-                out[j, i, c] = total // area
+                out[j, i, c] = np.uint8(total / area)  # exact: far from the precision of a float64
 
 
 def shrink(image: np.ndarray, factor: int) -> np.ndarray:

@@ -64,7 +64,7 @@ class TiledLevel:
         DamagedSlideError
             A tile is cut off or cannot be decoded.
         """
-        out = np.full((box.h, box.w, 3), WHITE, np.uint8)
+        out = np.empty((box.h, box.w, 3), np.uint8)
         (tw, th) = self.tile
         rows = range(box.y // th, min(-(-box.y1 // th), self.down))
         columns = range(box.x // tw, min(-(-box.x1 // tw), self.across))
@@ -72,8 +72,11 @@ class TiledLevel:
         def fill(where: tuple[int, int, int]) -> None:
             row, column, plane = where
             tile = self._decode(fd, (plane * self.down + row) * self.across + column)
+            at, colours = Region(column * tw, row * th, tw, th).clip(self.size), slice(plane, plane + 1) if self._planes > 1 else slice(3)
+            if tile is None or tile.shape[0] < at.h or tile.shape[1] < at.w:
+                _target(out, box, at)[..., colours] = WHITE
             if tile is not None:
-                _paste(out, box, tile, Region(column * tw, row * th, tile.shape[1], tile.shape[0]), plane if self._planes > 1 else None)
+                _paste(out, box, tile, at, colours)
 
         threads.each(fill, product(rows, columns, range(min(self._planes, 3))))
         return out
@@ -116,13 +119,13 @@ class TiledLevel:
         return ((colour + 255 * (255 - a) + 127) // 255).astype(np.uint8)
 
 
-def _paste(out: np.ndarray, box: Region, tile: np.ndarray, at: Region, plane: int | None) -> None:
-    part = at.intersect(box)
-    if part.is_empty:
-        return
-    source = tile[part.y - at.y : part.y1 - at.y, part.x - at.x : part.x1 - at.x]
-    target = out[part.y - box.y : part.y1 - box.y, part.x - box.x : part.x1 - box.x]
-    if plane is None:
-        target[...] = source[..., :3]
-    else:
-        target[..., plane] = source[..., 0]
+def _target(out: np.ndarray, box: Region, part: Region) -> np.ndarray:
+    part = part.intersect(box)
+    return out[part.y - box.y : part.y1 - box.y, part.x - box.x : part.x1 - box.x]
+
+
+def _paste(out: np.ndarray, box: Region, tile: np.ndarray, at: Region, colours: slice) -> None:
+    part = Region(at.x, at.y, min(at.w, tile.shape[1]), min(at.h, tile.shape[0])).intersect(box)
+    if not part.is_empty:
+        source = tile[part.y - at.y : part.y1 - at.y, part.x - at.x : part.x1 - at.x]
+        _target(out, box, part)[..., colours] = source[..., : colours.stop - (colours.start or 0)]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Future
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -24,10 +26,11 @@ from wsikit.run.stains import AS_SCANNED, stain_of
 from wsikit.stain import StainFit
 from wsikit.store import SlideStore
 from wsikit.store.codec import PixelCodec, parse_codec
-from wsikit.store.durable import digest_of, write_atomic
+from wsikit.store.direct import write_later
+from wsikit.store.durable import digest_of
 from wsikit.store.image import coarser
-from wsikit.store.receipts import Receipt, digests
-from wsikit.store.shard import write_shard
+from wsikit.store.receipts import Receipt
+from wsikit.store.shard import encode_shard
 
 _DEVICE = Lock()  # a worker with two threads decodes in one while the other's block is on the GPU
 
@@ -61,13 +64,13 @@ def do_block(run_dir: str, run_key: str, slide_id: str, block: Block, names: lis
         wants[name] = Want(stage.grid, stage.cells[plan.rows(name, block)], stain)
     clock = Clock()
     canvases = cut(open_case(run_dir, run_key, slide_id), wants, job.device, clock)
-    files: list[Path] = []
-    for name in names:
+    files: dict[Path, Future[str]] = {}
+    for name in sorted(names, key=lambda n: n != PIXELS):  # the largest files first: they are written while the rest is worked out
         if name == PIXELS:
             assert job.pixels is not None
             codec = parse_codec(job.pixels.codec)
-            with clock("write pixels"):
-                files += _write_pixels(path, canvases[name], block, plan.stages[name], plan, attributes["pixels"]["shard_px"], codec)
+            with clock("encode"):
+                files |= _write_pixels(path, canvases[name], block, plan.stages[name], plan, attributes["pixels"]["shard_px"], codec)
             continue
         stage, rows = plan.stages[name], plan.rows(name, block)
         if name == QUALITY:
@@ -78,11 +81,11 @@ def do_block(run_dir: str, run_key: str, slide_id: str, block: Block, names: lis
             with _DEVICE, clock(name):
                 columns = _score(worker_model(ref.folder, ref.digest, job.device), stage, rows, canvases[name])
         part = path.with_suffix(".parts") / name / f"{block.name}.safetensors"
-        write_atomic(part, save(columns))
-        files.append(part)
+        files[part] = write_later(part, [save(columns)])
     keys = {name: plan.part_key(name) for name in names}
-    with clock("digest"):
-        receipt = Receipt(block=block.name, keys=keys, files=digests(path.parent, files))
+    with clock("write"):
+        written = {f.relative_to(path.parent).as_posix(): files[f].result() for f in sorted(files)}
+    receipt = Receipt(block=block.name, keys=keys, files=written)
     return receipt.model_dump() | {"seconds": clock.seconds}
 
 
@@ -115,21 +118,34 @@ def _owned(found: Detections, corner: np.ndarray, row: int, grid: TileGrid) -> d
     }
 
 
-def _write_pixels(path: Path, canvas: Canvas, block: Block, stage: Stage, plan: Plan, side: int, codec: PixelCodec) -> list[Path]:
-    """Fill the block's shard at each level it owns; returns the shards that came to be."""
+def _write_pixels(path: Path, canvas: Canvas, block: Block, stage: Stage, plan: Plan, side: int, codec: PixelCodec) -> dict[Path, Future[str]]:
+    """Fill the block's shard at each level it owns; returns the digests-to-be of the shards that come to be."""
     t = stage.grid.tile_px
-    rgb = np.full((side, side, 3), 255, np.uint8)
-    x0, y0 = block.column * side, block.row * side
-    pixels = canvas.pixels.cpu().numpy()
-    for x, y in stage.grid.corners_px(stage.cells[plan.rows(PIXELS, block)]).tolist():
-        rgb[y - y0 : y - y0 + t, x - x0 : x - x0 + t] = pixels[y - canvas.y : y - canvas.y + t, x - canvas.x : x - canvas.x + t]
-    written = []
+    rgb = _on_white(canvas, stage.grid.corners_px(stage.cells[plan.rows(PIXELS, block)]), (block.column * side, block.row * side), side)
+    files = {}
     for level in range(BLOCK_LEVELS):
         array = path / str(level)
         if not array.exists():
             break
         file = array / f"c/0/{block.row}/{block.column}"
-        if write_shard(file, rgb, chunk_px(len(rgb), t), codec):
-            written.append(file)
+        parts = encode_shard(rgb, chunk_px(len(rgb), t), codec)
+        if first := next(parts, None):
+            files[file] = write_later(file, chain([first], parts))
+        else:
+            file.unlink(missing_ok=True)
         rgb = coarser(rgb, PYRAMID_FACTOR)
-    return written
+    return files
+
+
+def _on_white(canvas: Canvas, corners: np.ndarray, origin: tuple[int, int], side: int) -> np.ndarray:
+    """The block's square with its tiles, white between them: uint8 (side, side, 3)."""
+    pixels, t = canvas.pixels.cpu().numpy(), canvas.tile_px
+    if pixels.shape[:2] == (side, side) and len(corners) * t * t == side * side:
+        return pixels  # every tile is there, so a copy would be the same
+    rgb, kept = np.empty((side, side, 3), np.uint8), {(x, y) for x, y in corners.tolist()}
+    for y in range(0, side, t):
+        for x in range(0, side, t):
+            at_x, at_y = origin[0] + x, origin[1] + y
+            has = (at_x, at_y) in kept
+            rgb[y : y + t, x : x + t] = pixels[at_y - canvas.y : at_y - canvas.y + t, at_x - canvas.x : at_x - canvas.x + t] if has else 255
+    return rgb

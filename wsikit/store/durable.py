@@ -34,8 +34,8 @@ def disk_errors(where: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def atomic_file(path: Path) -> Iterator[BinaryIO]:
-    """A file to write that appears under its name, flushed to the disk, when the block ends without an error.
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Where to write (and sync) a file that gets its name when the block ends without an error, and is gone otherwise.
 
     Raises
     ------
@@ -46,14 +46,26 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
         path.parent.mkdir(parents=True, exist_ok=True)
         tmp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         try:
-            with tmp.open("wb") as f:
-                yield f
-                f.flush()
-                os.fsync(f.fileno())
+            yield tmp
             tmp.replace(path)
         finally:
             tmp.unlink(missing_ok=True)
         sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def atomic_file(path: Path) -> Iterator[BinaryIO]:
+    """A file to write that appears under its name, flushed to the disk, when the block ends without an error.
+
+    Raises
+    ------
+    OutputError
+        The disk is full or cannot be written.
+    """
+    with atomic_path(path) as tmp, tmp.open("wb") as f:
+        yield f
+        f.flush()
+        os.fsync(f.fileno())
 
 
 def write_atomic(path: Path, data: bytes) -> None:
