@@ -1,0 +1,66 @@
+"""What trained networks say, in NumPy: the same numbers in training, in evaluation and in a run, and no torch where risk is only applied."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+Tensors = Mapping[str, np.ndarray]
+
+
+def mlp(tensors: Tensors, x: np.ndarray) -> np.ndarray:
+    """A network of layers ``0.weight`` (out, in), ``0.bias``, ``1.weight`` …, ReLU between them: float64 (n, out)."""
+    h, last = x, max(int(k.split(".")[0]) for k in tensors)
+    for i in range(last + 1):
+        h = h @ tensors[f"{i}.weight"].T + tensors[f"{i}.bias"]
+        h = np.maximum(h, 0) if i < last else h
+    return np.asarray(h)
+
+
+def discrete_survival(logits: np.ndarray, edges: np.ndarray, months: np.ndarray) -> np.ndarray:
+    """Survival at some times from hazards σ(logit) of the intervals that end at ``edges``; linear inside an interval, constant after the last.
+
+    Parameters
+    ----------
+    logits : float64 (n, K)
+    edges : float64 (K,), ends of the intervals in months; the first begins at 0
+
+    Returns
+    -------
+    float64 (n, T)
+    """
+    steps = np.concatenate([np.ones((len(logits), 1)), np.exp(-np.logaddexp(0, logits).cumsum(1))], 1)
+    at = np.concatenate([[0.0], edges])
+    return np.array([np.interp(months, at, s) for s in steps]).reshape(len(logits), len(months))
+
+
+def attention(tensors: Tensors, tiles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The attention of each tile of a bag (sums to 1), and the log risk that it stands for: float64 (N,) twice.
+
+    Gated attention (Ilse et al. 2018) over ReLU(P · standardised feature): the bag's log risk is Σ attention · score.
+
+    Parameters
+    ----------
+    tiles : float (N, D), features of a bag's tiles
+    """
+    x = (tiles.astype(np.float64) - tensors["mean"]) / tensors["sd"]
+    h = np.maximum(x @ tensors["project.weight"].T + tensors["project.bias"], 0)
+    gate = np.tanh(h @ tensors["v.weight"].T + tensors["v.bias"]) / (1 + np.exp(-(h @ tensors["u.weight"].T + tensors["u.bias"])))
+    logit = gate @ tensors["w.weight"][0]
+    a = np.exp(logit - logit.max())
+    return a / a.sum(), h @ tensors["head.weight"][0]
+
+
+def attention_risk(tensors: Tensors, bags: Sequence[np.ndarray]) -> np.ndarray:
+    """The log risk of each bag: float64 (n,)."""
+    return np.array([float((a * s).sum()) for a, s in (attention(tensors, bag) for bag in bags)])
+
+
+def without_each(attention_: np.ndarray, score: np.ndarray) -> np.ndarray:
+    """How much the bag's log risk falls when a tile is taken out: float64 (N,); above 0 where the tile raises it. Exact, for attention pooling."""
+    total = float((attention_ * score).sum())
+    rest = 1 - attention_
+    with np.errstate(divide="ignore", invalid="ignore"):
+        left = (total - attention_ * score) / rest
+    return np.where(rest > 1e-12, total - left, 0.0)
