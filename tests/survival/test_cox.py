@@ -74,7 +74,7 @@ def test_an_effect_that_wanes_is_found() -> None:
 def test_intervals_of_survival_hold_the_truth() -> None:
     """95 % intervals of S(24 | x) hold it in about 95 % of cohorts."""
     z = np.array([[-1.0, 0.5], [0.0, 0.0], [1.5, 1.0]])
-    beta, hits, n = np.array([0.8, -0.4]), 0, 150
+    beta, hits, n = np.array([0.8, -0.4]), 0, 100
     true = np.exp(-24 / 50 * np.exp(z @ beta))
     for seed in range(n):
         rng = np.random.default_rng(seed)
