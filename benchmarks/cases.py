@@ -13,6 +13,7 @@ CUCIM = ("cucim-cu13==26.10.0; sys_platform=='linux'",)
 ZARR = (*OPENSLIDE, "zarr==3.1.6")
 
 FLOOR, READ, RESAMPLE, STAIN, WRITE, ALL = "decode floor", "read", "read + resample", "stain", "write", "slide → Zarr"
+ARCHIVE = 3  # slides of a small archive
 STAGES = (FLOOR, READ, RESAMPLE, STAIN, WRITE, ALL)
 
 
@@ -69,9 +70,10 @@ def _ours(n: int, blocks: dict[str, Any]) -> list[Case]:
         Case(ALL, "wsikit", "ours:tile", n, options={"workers": 0}),
         Case(ALL, "wsikit jpeg:90", "ours:tile", n, options={"workers": 0, "codec": "jpeg:90"}),
     ]
-    if n > 1:
-        cases.append(Case(ALL, f"wsikit --workers {n}", "ours:tile", n, options={"workers": n}))
-        cases.append(Case(ALL, f"wsikit --workers {n} jpeg:90", "ours:tile", n, options={"workers": n, "codec": "jpeg:90"}))
+    for codec, said in (("zstd:1", ""), ("jpeg:90", " jpeg:90")):
+        if n > 1:
+            cases.append(Case(ALL, f"wsikit --workers {n}{said}", "ours:tile", n, options={"workers": n, "codec": codec}))
+        cases.append(Case(ALL, f"wsikit --workers {n}{said}, {ARCHIVE} slides", "ours:tile", n, options={"workers": n, "codec": codec, "slides": ARCHIVE}))
     return cases
 
 

@@ -142,7 +142,10 @@ def shards(job: Job) -> Iterator[Work]:
 
 @contextmanager
 def tile(job: Job) -> Iterator[Work]:
-    """`wsikit tile` in a run whose workers are up and warm, as they are from the second slide of an archive on."""
+    """`wsikit tile` in a run whose workers are up and warm, as they are from the second slide of an archive on.
+
+    With ``slides``, that many: the slide under several names, so that one's survey goes on beside another's blocks.
+    """
     workers, pixels = job.options["workers"], Pixels(mpp=0.5, tile_px=job.tile, codec=job.options.get("codec", "zstd:1"))
     folder = Path(job.scratch)
     with ExitStack() as stack:
@@ -153,14 +156,25 @@ def tile(job: Job) -> Iterator[Work]:
             where = {"scheduler": pool.executor._client.scheduler.address}  # the engine's own workers, kept between two runs
         tile_slides(_copies(folder.parent / "warm", max(1, 2 * workers)), folder.parent / "warm-up", pixels=pixels, **where)
 
+        slides = _links(job.slide, folder.parent / "slides", job.options.get("slides", 1))
+
         def work() -> int:
-            run = tile_slides([job.slide], folder / "run", pixels=pixels, **where)
+            run = tile_slides(slides, folder / "run", pixels=pixels, **where)
             if run.failed:
                 raise RuntimeError(str(run.failed))
             job.facts["seconds_of"] = run.seconds
-            return len(job.corners()) * job.tile**2
+            return len(slides) * len(job.corners()) * job.tile**2
 
         yield work
+
+
+def _links(slide: str, folder: Path, count: int) -> list[Path]:
+    """The slide under several names."""
+    folder.mkdir()
+    found = [folder / f"{i}{Path(slide).suffix}" for i in range(count)]
+    for path in found:
+        path.symlink_to(slide)
+    return found
 
 
 def _copies(folder: Path, count: int) -> list[Path]:

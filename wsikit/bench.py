@@ -13,7 +13,6 @@ import imagecodecs
 import numpy as np
 import tifffile
 import torch
-from torch import Tensor
 
 from wsikit import threads
 from wsikit.cut import Canvas, normalise
@@ -55,8 +54,8 @@ class _Square:
     def pixels(self) -> np.ndarray:
         return self.slide.read_raster(self.raster, self.x, self.y, self.side, self.side)
 
-    def stained(self, pixels: np.ndarray) -> Tensor:
-        return normalise(pixels, self.found.stain)
+    def stained(self, pixels: np.ndarray) -> np.ndarray:
+        return np.asarray(normalise(pixels, self.found.stain))
 
 
 def bench_slide(path: Path, model: str, mpp: float = 0.5, side_px: int = 2048, say: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
@@ -109,9 +108,9 @@ def _stages(square: _Square, network: Network, grid: TileGrid) -> dict[str, Stag
         READ: (mpx, lambda: square.slide.read_level(square.raster.level, square.window)),
         RESAMPLE: (mpx, square.pixels),
         STAIN: (mpx, lambda: square.stained(pixels)),
-        ENCODE: (whole**2 / 1e6, lambda: deque(encode_shard(stained[:whole, :whole].numpy(), chunk, codec), 0)),
+        ENCODE: (whole**2 / 1e6, lambda: deque(encode_shard(stained[:whole, :whole], chunk, codec), 0)),
         f"infer {network.card.name}": (len(tiles) * grid.tile_px**2 / 1e6, lambda: network.predict(tiles)),
-        TOGETHER: (mpx, lambda: deque(encode_shard(square.stained(square.pixels())[:whole, :whole].numpy(), chunk, codec), 0)),
+        TOGETHER: (mpx, lambda: deque(encode_shard(square.stained(square.pixels())[:whole, :whole], chunk, codec), 0)),
     }
 
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from wsikit.clock import Clock
 from wsikit.geometry import Region
@@ -16,6 +14,9 @@ from wsikit.grid import Raster, TileGrid
 from wsikit.resample import resample
 from wsikit.slide import Slide
 from wsikit.stain import StainFit, get_method
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Want(NamedTuple):
@@ -28,17 +29,23 @@ class Want(NamedTuple):
 
 @dataclass(frozen=True)
 class Canvas:
-    """Normalised pixels around some tiles: uint8 (H, W, 3) on a device, from raster px (x, y)."""
+    """Normalised pixels around some tiles: uint8 (H, W, 3), an array or on a device, from raster px (x, y)."""
 
-    pixels: Tensor
+    pixels: np.ndarray | Tensor
     x: int
     y: int
     tile_px: int
 
+    def array(self) -> np.ndarray:
+        """All pixels as an array, uint8 (H, W, 3)."""
+        return self.pixels if isinstance(self.pixels, np.ndarray) else self.pixels.cpu().numpy()
+
     def tiles(self, corners: np.ndarray) -> Tensor:
-        """Tiles by their upper-left corners (N, 2) in raster px: uint8 (N, tile, tile, 3)."""
-        t = self.tile_px
-        return torch.stack([self.pixels[y - self.y : y - self.y + t, x - self.x : x - self.x + t] for x, y in corners.tolist()])
+        """Tiles by their upper-left corners (N, 2) in raster px: uint8 (N, tile, tile, 3), where the pixels are."""
+        import torch
+
+        t, pixels = self.tile_px, torch.as_tensor(self.pixels)
+        return torch.stack([pixels[y - self.y : y - self.y + t, x - self.x : x - self.x + t] for x, y in corners.tolist()])
 
 
 def cut(slide: Slide, wants: Mapping[str, Want], device: str = "cpu", clock: Clock | None = None) -> dict[str, Canvas]:
@@ -67,7 +74,7 @@ def cut(slide: Slide, wants: Mapping[str, Want], device: str = "cpu", clock: Clo
         sources = {level: slide.read_level(level, window) for level, window in levels.items()}
     with clock("resample"):
         pixels = {raster: _resampled(raster, box, sources[raster.level], levels[raster.level]) for raster, box in rasters.items()}
-    done: dict[tuple[Raster, str], Tensor] = {}
+    done: dict[tuple[Raster, str], np.ndarray | Tensor] = {}
     out = {}
     for name in boxes:
         want = wants[name]
@@ -80,10 +87,13 @@ def cut(slide: Slide, wants: Mapping[str, Want], device: str = "cpu", clock: Clo
     return out
 
 
-def normalise(rgb: np.ndarray, fit: StainFit, device: str = "cpu") -> Tensor:
-    """uint8 (H, W, 3) in the reference's colours, on a device."""
-    image = torch.from_numpy(np.ascontiguousarray(rgb)).to(device)
-    return get_method(fit.method).apply(image, fit)
+def normalise(rgb: np.ndarray, fit: StainFit, device: str = "cpu") -> np.ndarray | Tensor:
+    """uint8 (H, W, 3) in the reference's colours: an array, or on a device."""
+    if device == "cpu":
+        return get_method(fit.method).apply(rgb, fit)
+    import torch
+
+    return get_method(fit.method).apply(torch.from_numpy(np.ascontiguousarray(rgb)).to(device), fit)
 
 
 def _box(grid: TileGrid, cells: np.ndarray) -> Region:

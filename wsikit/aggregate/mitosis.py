@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from scipy.spatial import cKDTree
-from scipy.stats import chi2
+from scipy.special import gammaincinv
 
 from wsikit.grid import bilinear, summed_area
 
@@ -51,8 +51,8 @@ def poisson_interval(count: int, area_mm2: float, level: float = 0.95) -> tuple[
     [4.8, 18.4]
     """
     tail = (1 - level) / 2
-    low = chi2.ppf(tail, 2 * count) / 2 if count else 0.0
-    return float(low / area_mm2), float(chi2.ppf(1 - tail, 2 * (count + 1)) / 2 / area_mm2)
+    low = gammaincinv(count, tail) if count else 0.0
+    return float(low / area_mm2), float(gammaincinv(count + 1, 1 - tail) / area_mm2)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import importlib
 import logging
 import sys
 import traceback
+import warnings
 from typing import Annotated, Any
 
 import typer
@@ -70,7 +71,8 @@ def main(arguments: list[str] | None = None) -> None:
             traceback.print_exc()
         fail(_unexpected(e))
     if code == INTERRUPTED:  # newer typer turns Ctrl-C into this code
-        logging.getLogger("asyncio").disabled = True  # Zarr's event loop would complain of what it had begun to write
+        logging.getLogger("asyncio").disabled = True  # event loops would complain of what they had begun
+        warnings.simplefilter("ignore", RuntimeWarning)
         fail(_INTERRUPTED, INTERRUPTED)
     sys.exit(code if isinstance(code, int) else OK)
 

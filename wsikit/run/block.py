@@ -7,17 +7,15 @@ from functools import lru_cache
 from itertools import chain
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from safetensors.numpy import save
 
 from wsikit.clock import Clock
 from wsikit.cut import Canvas, Want, cut
 from wsikit.grid import Block, TileGrid
 from wsikit.models import load_model
-from wsikit.models._network import Detections, Network
 from wsikit.run.job import load_job
 from wsikit.run.plan import BLOCK_LEVELS, PIXELS, PYRAMID_FACTOR, QUALITY, Plan, Stage, chunk_px
 from wsikit.run.prepare import load_plan, load_tissue, open_case, store_path
@@ -32,12 +30,18 @@ from wsikit.store.image import coarser
 from wsikit.store.receipts import Receipt
 from wsikit.store.shard import encode_shard
 
+if TYPE_CHECKING:
+    from wsikit.models._network import Detections, Network
+
 _DEVICE = Lock()  # a worker with two threads decodes in one while the other's block is on the GPU
 
 
 @lru_cache(maxsize=8)
 def worker_model(folder: str, digest: str, device: str) -> Network:
     """A model, loaded once per worker process. ``digest`` makes a changed model another one."""
+    import torch
+
+    torch.set_num_threads(1)  # kernels add in another order with more threads; parallel work comes from more workers
     return load_model(folder, device)
 
 
@@ -51,7 +55,6 @@ def do_block(run_dir: str, run_key: str, slide_id: str, block: Block, names: lis
     OutputError
         The disk is full or cannot be written.
     """
-    torch.set_num_threads(1)  # kernels add in another order with more threads; parallel work comes from more workers
     job = load_job(run_dir, run_key)
     path = store_path(run_dir, slide_id)
     attributes = SlideStore(path).attributes
@@ -139,7 +142,7 @@ def _write_pixels(path: Path, canvas: Canvas, block: Block, stage: Stage, plan: 
 
 def _on_white(canvas: Canvas, corners: np.ndarray, origin: tuple[int, int], side: int) -> np.ndarray:
     """The block's square with its tiles, white between them: uint8 (side, side, 3)."""
-    pixels, t = canvas.pixels.cpu().numpy(), canvas.tile_px
+    pixels, t = canvas.array(), canvas.tile_px
     if pixels.shape[:2] == (side, side) and len(corners) * t * t == side * side:
         return pixels  # every tile is there, so a copy would be the same
     rgb, kept = np.empty((side, side, 3), np.uint8), {(x, y) for x, y in corners.tolist()}

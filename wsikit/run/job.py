@@ -158,6 +158,8 @@ def check_device(device: str) -> None:
     UsageError
         It cannot, or there is none of that name.
     """
+    if device == "cpu":
+        return
     import torch
 
     try:

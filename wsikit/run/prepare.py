@@ -200,7 +200,7 @@ def _lay_out(path: Path, layouts: dict[str, Any], job: Job, found: Survey, facts
 
 def _overview_pyramid(path: Path, found: Survey, job: Job) -> list[Placement]:
     """Overview power only: the low-power picture in the reference's colours."""
-    rgb = normalise(found.overview, found.stain, job.device).cpu().numpy()
+    rgb = np.asarray(normalise(found.overview, found.stain))
     levels, places, downsample = [rgb], [Placement.of_raster(found.raster)], found.raster.downsample
     mpp0 = (found.raster.mpp[0] / downsample[0], found.raster.mpp[1] / downsample[1])
     for _ in pyramid_sizes(found.raster.size)[1:]:

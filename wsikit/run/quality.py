@@ -68,7 +68,7 @@ def measure(attributes: Mapping[str, Any], stage: Stage, rows: np.ndarray, canva
     """The blur of some tiles of a block; ``row`` int64 says which of the stage's tiles each is. ``tissue`` is that of the whole slide."""
     factor = attributes["quality"]["factor"]
     at, low = stage.grid.raster, Raster.from_json(attributes["survey"]["raster"])
-    rgb = canvas.pixels.cpu().numpy()
+    rgb = canvas.array()
     x, y = (
         _under(start, length, at.size[axis] - 2 * factor, at.downsample[axis] / low.downsample[axis], tissue.shape[1 - axis])
         for axis, (start, length) in enumerate(((canvas.x, rgb.shape[1]), (canvas.y, rgb.shape[0])))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from functools import cache
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
@@ -17,6 +17,10 @@ from wsikit.errors import UsageError
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+Images = TypeVar("Images", np.ndarray, "Tensor")
+"""uint8 (..., 3): an array, or a tensor on any device. What goes in comes out, and only tensors need torch."""
 
 
 class StainFit(BaseModel):
@@ -63,8 +67,8 @@ class StainMethod(Protocol):
         """Learn a slide's stain from tissue pixels, uint8 (N, 3); never raises on odd tissue."""
         ...
 
-    def apply(self, images: Tensor, fit: StainFit) -> Tensor:
-        """Normalise uint8 (..., 3) on whatever device it is; the same shape and type come back."""
+    def apply(self, images: Images, fit: StainFit) -> Images:
+        """Normalise uint8 (..., 3), an array or a tensor on whatever device; the same shape and type come back."""
         ...
 
 

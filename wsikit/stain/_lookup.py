@@ -7,7 +7,7 @@ The result is the rounded formula, or one grey level beside it where that lies w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -15,6 +15,7 @@ import numba
 import numpy as np
 
 from wsikit import threads
+from wsikit.stain import Images
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -55,20 +56,36 @@ def _grey(log_light: np.ndarray, io: float, less: int) -> np.ndarray:
     return np.rint(np.exp(np.minimum(log_light, 1.0)) * io - less).clip(0, 255).astype(np.uint8)
 
 
-def apply_tables(images: Tensor, tables: Tables) -> Tensor:
-    """uint8 (..., 3) on any device; the same shape comes back."""
+def apply_tables(images: Images, tables: Tables) -> Images:
+    """uint8 (..., 3), an array or a tensor on any device; the same comes back."""
+
+    def gather(pixels: Tensor) -> Tensor:
+        return _gather(pixels, on(pixels, tables.share), [on(pixels, g) for g in tables.grey])
+
+    return by_strips(images, lambda pixels, out: _look_up(pixels, *tables, out), gather)
+
+
+def by_strips(images: Images, cpu: Callable[[np.ndarray, np.ndarray], None], device: Callable[[Tensor], Tensor]) -> Images:
+    """Apply what works on single pixels, uint8 (N, 3): ``cpu(pixels, out)`` in several threads, or ``device(pixels)`` where a tensor is elsewhere."""
+    if isinstance(images, np.ndarray):
+        pixels = np.ascontiguousarray(images).reshape(-1, 3)
+        out = np.empty_like(pixels)
+        step = max(4096, min(_STRIP_PX, -(-len(pixels) // threads.count())))
+        threads.each(lambda at: cpu(pixels[at : at + step], out[at : at + step]), range(0, len(pixels), step))
+        return out.reshape(images.shape)
     import torch
 
     if images.device.type == "cpu":
-        pixels = np.ascontiguousarray(images.numpy()).reshape(-1, 3)
-        out = np.empty_like(pixels)
-        step = max(4096, min(_STRIP_PX, -(-len(pixels) // threads.count())))
-        threads.each(lambda at: _look_up(pixels[at : at + step], *tables, out[at : at + step]), range(0, len(pixels), step))
-        return torch.from_numpy(out.reshape(images.shape))
-    share = torch.from_numpy(tables.share).to(images.device)
-    grey = [torch.from_numpy(g).to(images.device) for g in tables.grey]
-    parts = [_gather(part, share, grey) for part in images.reshape(-1, 3).split(_STRIP_PX)]
+        return torch.from_numpy(by_strips(images.numpy(), cpu, device))
+    parts = [device(part) for part in images.reshape(-1, 3).split(_STRIP_PX)]
     return torch.cat(parts).reshape(images.shape) if parts else images
+
+
+def on(pixels: Tensor, table: np.ndarray) -> Tensor:
+    """A table on the pixels' device."""
+    import torch
+
+    return torch.from_numpy(table).to(pixels.device)
 
 
 @numba.njit(cache=True, nogil=True)

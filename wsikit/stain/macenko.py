@@ -11,15 +11,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from wsikit.stain import StainFit
+from wsikit.stain import Images, StainFit
 from wsikit.stain._lookup import apply_tables, tables_of
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 IO = 240.0  # light without tissue
 ALPHA = 1.0  # percentile taken as the most extreme stain direction
@@ -42,7 +38,7 @@ class Macenko:
         density = optical_density(pixels)
         return fit_two_stains(self.name, density[(density >= BETA).all(1)], _stain_vectors)
 
-    def apply(self, images: Tensor, fit: StainFit) -> Tensor:
+    def apply(self, images: Images, fit: StainFit) -> Images:
         """Normalise uint8 (..., 3) in optical density; the identity for an untrusted fit."""
         return apply_two_stains(images, fit)
 
@@ -69,7 +65,7 @@ def fit_two_stains(method: str, density: np.ndarray, find: Callable[[np.ndarray]
     )
 
 
-def apply_two_stains(images: Tensor, fit: StainFit) -> Tensor:
+def apply_two_stains(images: Images, fit: StainFit) -> Images:
     """uint8 (..., 3) with each stain in the target's colour and strength; the identity for an untrusted fit."""
     return apply_tables(images, tables_of(colour_matrix(fit), IO)) if fit.trusted else images
 

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
-from wsikit.stain import StainFit
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from wsikit.stain import Images, StainFit
 
 
 class NoStain:
@@ -21,7 +16,7 @@ class NoStain:
         """Nothing to learn."""
         return StainFit(method=self.name, trusted=True, pixels=len(pixels))
 
-    def apply(self, images: Tensor, fit: StainFit) -> Tensor:
+    def apply(self, images: Images, fit: StainFit) -> Images:
         """The images themselves."""
         return images
 

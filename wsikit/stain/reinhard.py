@@ -19,8 +19,8 @@ import numba
 import numpy as np
 from skimage.color import rgb2lab
 
-from wsikit import threads
-from wsikit.stain import StainFit
+from wsikit.stain import Images, StainFit
+from wsikit.stain._lookup import by_strips, on
 from wsikit.stain.macenko import BETA, MIN_PIXELS, optical_density
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ class Reinhard:
     def _untrusted(self, reason: str, pixels: int) -> StainFit:
         return StainFit(method=self.name, trusted=False, reason=reason, pixels=pixels)
 
-    def apply(self, images: Tensor, fit: StainFit) -> Tensor:
+    def apply(self, images: Images, fit: StainFit) -> Images:
         """Normalise uint8 (..., 3) in CIELAB; the identity for an untrusted fit."""
         return apply_tables(images, tables_of(fit)) if fit.trusted else images
 
@@ -121,19 +121,9 @@ def _tables(mean: tuple[float, ...], std: tuple[float, ...], to_mean: tuple[floa
     )
 
 
-def apply_tables(images: Tensor, tables: Tables) -> Tensor:
-    """uint8 (..., 3) on any device; the same shape comes back."""
-    import torch
-
-    if images.device.type == "cpu":
-        pixels = np.ascontiguousarray(images.numpy()).reshape(-1, 3)
-        out = np.empty_like(pixels)
-        step = max(4096, min(_STRIP_PX, -(-len(pixels) // threads.count())))
-        threads.each(lambda at: _transfer(pixels[at : at + step], *tables, out[at : at + step]), range(0, len(pixels), step))
-        return torch.from_numpy(out.reshape(images.shape))
-    there = [torch.from_numpy(t).to(images.device) for t in tables]
-    parts = [_gather(part, *there) for part in images.reshape(-1, 3).split(_STRIP_PX)]
-    return torch.cat(parts).reshape(images.shape) if parts else images
+def apply_tables(images: Images, tables: Tables) -> Images:
+    """uint8 (..., 3), an array or a tensor on any device; the same comes back."""
+    return by_strips(images, lambda pixels, out: _transfer(pixels, *tables, out), lambda pixels: _gather(pixels, *(on(pixels, t) for t in tables)))
 
 
 @numba.njit(cache=True, nogil=True)

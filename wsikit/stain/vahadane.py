@@ -14,16 +14,11 @@ they keep their difference from it. On real tissue a tenth of the pixels lie bey
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numba
 import numpy as np
 
-from wsikit.stain import StainFit
+from wsikit.stain import Images, StainFit
 from wsikit.stain.macenko import BETA, MIN_PIXELS, REFERENCE, apply_two_stains, fit_two_stains, optical_density
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 # Of the pixels' mean density, so that pale slides get the same vectors (the authors' demo: 0.02, where that is about 1.3).
 # More draws the vectors together (by less than 2° as it is, by 5° at 0.1), less lets noise drive them apart.
@@ -45,7 +40,7 @@ class Vahadane:
         # glass absorbs in no colour; eosin may let red through
         return fit_two_stains(self.name, density[(density >= BETA).any(1)], _dictionary)
 
-    def apply(self, images: Tensor, fit: StainFit) -> Tensor:
+    def apply(self, images: Images, fit: StainFit) -> Images:
         """Normalise uint8 (..., 3) in optical density; the identity for an untrusted fit."""
         return apply_two_stains(images, fit)
 
