@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wsikit.resolution import APPROXIMATE, Clue, choose_mpp, is_believable, parse_number
+from wsikit.resolution import APPROXIMATE, Clue, Resolution, choose_mpp, contradiction, is_believable, parse_number
 
 UNBELIEVABLE = [0.0, -0.0, -0.25, 0.0499, 20.01, 1e308, -1e308, 352.8, math.inf, -math.inf, math.nan]
 GOOD = Clue("file metadata", 0.25, 0.26)
@@ -111,3 +111,24 @@ def test_what_is_chosen_is_always_believable(clues: list[Clue], objective: float
         assert all(map(is_believable, found.mpp))
         assert found.source
         assert not found.refusal
+
+
+@pytest.mark.parametrize(("mpp", "objective", "vendor"), [(0.2282, 40, "hamamatsu"), (0.499, 20, "aperio"), (0.2633, 40, "aperio"), (0.2325, 20, "mirax")])
+def test_scanners_as_they_are_contradict_nothing(mpp: float, objective: float, vendor: str) -> None:
+    assert contradiction(Resolution((mpp, mpp), "file metadata"), objective, vendor) == ""
+
+
+@pytest.mark.parametrize(("mpp", "objective"), [(0.499, 40), (0.25, 20), (0.25, 2.5), (20.0, 40)])
+def test_an_objective_of_another_scan_is_told(mpp: float, objective: float) -> None:
+    found = contradiction(Resolution((mpp, mpp), "csv"), objective)
+    assert f"{objective:g}x" in found
+    assert f"{mpp:g} (csv)" in found
+
+
+@given(st.none() | st.floats(0.05, 20), st.none() | st.floats())
+def test_a_contradiction_is_text_and_never_an_error(mpp: float | None, objective: float | None) -> None:
+    resolution = choose_mpp([Clue("file metadata", mpp, mpp)] if mpp else [], objective)
+    found = contradiction(resolution, objective)
+    assert "\n" not in found
+    if resolution.source == APPROXIMATE:
+        assert not found

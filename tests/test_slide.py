@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import pickle
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ import pytest
 import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import ImageCms
 
 import wsikit as wk
 from wsikit.errors import DamagedSlideError, RegionError, ResolutionMismatchError, SlideNotFoundError, UnsupportedFormatError, UsageError
@@ -175,3 +179,89 @@ def test_what_cannot_be_opened_says_so(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.zeros((4, 4, 3), np.uint8))
     with pytest.raises(UsageError, match=r"no reader is called 'magic'; there are: .*array.*openslide"):
         wk.open_slide(tmp_path / "a.npy", reader="magic")
+
+
+def test_close_lets_go_in_every_thread(phantom) -> None:
+    """Also of a thread that is still there, and reading goes on where it is wanted."""
+    slide = wk.open_slide(phantom.path)
+    box = wk.Region(0, 0, 64, 64)
+    whole, go, stop = slide.read_level(0, box), threading.Event(), threading.Event()
+    found = []
+
+    def other() -> None:
+        slide.read_level(0, box)
+        go.set()
+        stop.wait(10)
+        found.append(slide.read_level(0, box))
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    go.wait(10)
+    handles = list(slide._handles)
+    assert len(handles) == 2
+    slide.close()
+    assert all(h.closed for h in handles)
+    assert not slide._handles
+    stop.set()
+    thread.join()
+    assert np.array_equal(found[0], whole)
+
+
+def test_closing_while_others_read_is_no_error(phantom) -> None:
+    slide = wk.open_slide(phantom.path)
+    boxes = [wk.Region(x, y, 256, 256) for x in range(0, 1024, 256) for y in range(0, 1024, 256)]
+    truth = [slide.read_level(0, b) for b in boxes]
+    with ThreadPoolExecutor(4) as pool:
+        futures = [pool.submit(slide.read_level, 0, b) for b in boxes * 4]
+        for _ in range(20):
+            slide.close()
+        for future, expected in zip(futures, truth * 4, strict=True):
+            assert np.array_equal(future.result(), expected)
+
+
+def test_handles_of_threads_that_ended_are_let_go(phantom) -> None:
+    slide = wk.open_slide(phantom.path)
+    for _ in range(5):
+        thread = threading.Thread(target=slide.read_level, args=(0, wk.Region(0, 0, 8, 8)))
+        thread.start()
+        thread.join()
+    gc.collect()
+    assert len(slide._handles) == 1
+
+
+def test_an_objective_that_contradicts_the_mpp_is_a_warning(tmp_path) -> None:
+    description = "Aperio Image Library v11\r\n400x300 (256x256) JPEG/RGB Q=90|AppMag = 40|MPP = 0.5"
+    tifffile.imwrite(tmp_path / "a.svs", np.full((300, 400, 3), 200, np.uint8), tile=(256, 256), photometric="rgb", compression="jpeg",
+                     description=description, metadata=None)  # fmt: skip
+    for reader in ("native", "openslide", "tiff"):
+        slide = wk.open_slide(tmp_path / "a.svs", reader=reader)
+        assert slide.mpp == (0.5, 0.5)
+        assert slide.warnings == ("an objective of 40x makes about 0.25 µm/px, the slide has 0.5 (file metadata): check which is right",)
+        assert wk.open_slide(tmp_path / "a.svs", mpp=0.25, reader=reader).warnings == ()
+
+
+def test_a_colour_profile_is_applied_when_asked_for(tmp_path) -> None:
+    """Red and blue trade places in this profile's colours; Pillow is the oracle."""
+    rgb = np.random.default_rng(0).integers(0, 255, (300, 400, 3), dtype=np.uint8)
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    at = [profile.find(tag, 128) for tag in (b"rXYZ", b"bXYZ")]
+    swapped = bytearray(profile)
+    swapped[at[0] + 4 : at[0] + 8], swapped[at[1] + 4 : at[1] + 8] = profile[at[1] + 4 : at[1] + 8], profile[at[0] + 4 : at[0] + 8]
+    tifffile.imwrite(tmp_path / "a.tif", rgb, tile=(256, 256), photometric="rgb", iccprofile=bytes(swapped), metadata=None)
+    for reader in ("openslide", "tiff", "native"):
+        assert np.array_equal(wk.open_slide(tmp_path / "a.tif", reader=reader).read((0, 0, 400, 300)), rgb)
+        slide = wk.open_slide(tmp_path / "a.tif", reader=reader, icc="srgb")
+        assert slide.icc == "srgb"
+        found = slide.read((-10, 0, 410, 300))
+        assert (found[:, :10] == 255).all()
+        assert np.abs(found[:, 10:].astype(int) - rgb[..., ::-1]).max() <= 2
+        assert np.array_equal(pickle.loads(pickle.dumps(slide)).read((0, 0, 400, 300)), found[:, 10:])
+
+
+def test_a_slide_without_profile_says_that_none_was_applied(phantom, tmp_path) -> None:
+    assert wk.open_slide(phantom.path, icc="srgb").icc == "keep"
+    with pytest.raises(UsageError, match="choose keep or srgb"):
+        wk.open_slide(phantom.path, icc="adobe")
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((300, 400, 3), np.uint8), tile=(256, 256), photometric="rgb", iccprofile=b"none" * 50, metadata=None)
+    with pytest.raises(DamagedSlideError, match=r"a\.tif: its colour profile cannot be used"):
+        wk.open_slide(tmp_path / "a.tif", icc="srgb")

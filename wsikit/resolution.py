@@ -9,6 +9,8 @@ from dataclasses import dataclass
 MIN_MPP, MAX_MPP = 0.05, 20.0
 OBJECTIVE_UM = 10.0  # µm/px × objective power: 40× scans are about 0.25, 20× about 0.5
 APPROXIMATE = "objective (approximate)"
+AGREES = 1.6  # makers' 40x scans lie between 0.22 and 0.26 µm/px; another objective's are twice that or half
+_WIDE_CAMERAS = ("mirax",)  # its 20x scans have 0.23 µm/px
 ADVICE = "pass --mpp-override, or an mpp column in the CSV"
 
 
@@ -71,3 +73,17 @@ def choose_mpp(clues: Sequence[Clue], objective: float | None, override: float |
         approximate = OBJECTIVE_UM / objective
         return Resolution((approximate, approximate), APPROXIMATE)
     return Resolution(None, "", f"the file states no resolution (mpp); {ADVICE}")
+
+
+def contradiction(resolution: Resolution, objective: float | None, vendor: str = "") -> str:
+    """What is odd between mpp and objective: empty when they agree, when one is missing, or for makers that adapt their cameras.
+
+    >>> contradiction(Resolution((0.5, 0.5), "file metadata"), 40)
+    'an objective of 40x makes about 0.25 µm/px, the slide has 0.5 (file metadata): check which is right'
+    """
+    if resolution.mpp is None or resolution.source == APPROXIMATE or not objective or not objective > 0 or vendor in _WIDE_CAMERAS:
+        return ""
+    expected, found = OBJECTIVE_UM / objective, math.sqrt(resolution.mpp[0] * resolution.mpp[1])
+    if expected / AGREES <= found <= expected * AGREES:
+        return ""
+    return f"an objective of {objective:g}x makes about {expected:.3g} µm/px, the slide has {found:.4g} ({resolution.source}): check which is right"

@@ -5,21 +5,40 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+from weakref import WeakSet
 
 import numpy as np
 
+from wsikit.colour import ICC_CHOICES, KEEP, SRGB, ToSrgb
 from wsikit.errors import DamagedSlideError, MissingResolutionError, RegionError, UsageError
 from wsikit.geometry import Level, Region, Size
 from wsikit.grid import Raster, make_raster, raster_at
+from wsikit.location import locate
 from wsikit.readers import Facts, Reader, find_reader
 from wsikit.resample import resample
-from wsikit.resolution import choose_mpp
+from wsikit.resolution import choose_mpp, contradiction
 
 _MAX_READ_PX = 2**28
 WHITE = 255
+T = TypeVar("T")
+
+
+class _Handle:
+    """One thread's open reader, and the lock that keeps another thread from closing it while it reads."""
+
+    def __init__(self, reader: Reader) -> None:
+        self.reader, self.process = reader, os.getpid()
+        self.lock, self.closed, self.plane = threading.Lock(), False, ""
+
+    def close(self) -> None:
+        with self.lock:
+            if not self.closed and self.process == os.getpid():
+                self.reader.close()
+            self.closed = True
 
 
 class Slide:
@@ -40,6 +59,14 @@ class Slide:
         Which way in was chosen.
     properties : dict
         Allow-listed metadata; never patient data.
+    bounds : Region
+        The scanned part of level 0: all of it, unless the scanner says that the rest is empty.
+    focal_plane : str
+        Which of ``facts.focal_planes`` is read; empty where the slide has one.
+    icc : str
+        ``srgb`` where the slide's colour profile is applied, ``keep`` where pixels are as stored.
+    warnings : tuple of str
+        What a person should look at: an objective that contradicts the mpp.
 
     Raises
     ------
@@ -53,13 +80,27 @@ class Slide:
     dtype('uint8')
     """
 
-    def __init__(self, path: str | Path, *, mpp: float | None = None, mpp_source: str = "override", reader: str | None = None) -> None:
-        self.path = Path(path)
-        self._arguments = {"mpp": mpp, "mpp_source": mpp_source, "reader": reader}
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        mpp: float | None = None,
+        mpp_source: str = "override",
+        reader: str | None = None,
+        focal_plane: str | None = None,
+        icc: str = KEEP,
+    ) -> None:
+        self.path = locate(path)
+        self._arguments = {"mpp": mpp, "mpp_source": mpp_source, "reader": reader, "focal_plane": focal_plane, "icc": icc}
         self._opener: type[Reader] = find_reader(self.path, reader)
         self._local = threading.local()
-        facts = self._handle.facts
+        self._handles: WeakSet[_Handle] = WeakSet()
+        self.focal_plane = ""
+        facts = self._with_reader(lambda r: r.facts)
         self.facts: Facts = facts
+        self.focal_plane = _chosen_plane(self.path, facts, focal_plane)
+        self._to_srgb = self._colours(icc)
+        self.icc = SRGB if self._to_srgb else KEEP
         self.reader = self._opener.name
         self.levels: tuple[Level, ...] = facts.levels
         self.size: Size = facts.levels[0].size
@@ -67,14 +108,37 @@ class Slide:
         self.mpp = self._resolution.mpp
         self.mpp_source = self._resolution.source
         self.properties = facts.properties
+        self.bounds = (facts.bounds or Region(0, 0, *self.size)).clip(self.size)
+        self.warnings = tuple(filter(None, [contradiction(self._resolution, facts.objective, facts.vendor)]))
 
-    @property
-    def _handle(self) -> Reader:
-        handle: Reader | None = getattr(self._local, "handle", None)
-        if handle is None or self._local.process != os.getpid():  # a forked child would share file positions with its parent
-            handle = self._local.handle = self._opener(self.path)
-            self._local.process = os.getpid()
+    def _handle(self) -> _Handle:
+        """The handle of this thread, opened when it is first needed."""
+        handle: _Handle | None = getattr(self._local, "handle", None)
+        # a forked child would share file positions with its parent
+        if handle is None or handle.closed or handle.process != os.getpid():
+            handle = self._local.handle = _Handle(self._opener(self.path))
+            self._handles.add(handle)
+        if handle.plane != self.focal_plane:
+            handle.reader.focus(self.focal_plane)
+            handle.plane = self.focal_plane
         return handle
+
+    def _with_reader(self, use: Callable[[Reader], T]) -> T:
+        while True:
+            handle = self._handle()
+            with handle.lock:
+                if not handle.closed:  # by another thread, just now
+                    return use(handle.reader)
+
+    def _colours(self, icc: str) -> ToSrgb | None:
+        if icc not in ICC_CHOICES:
+            raise UsageError(f"icc '{icc}': choose {' or '.join(ICC_CHOICES)}")
+        if icc == KEEP or not self.facts.icc:
+            return None
+        try:
+            return ToSrgb(self.facts.icc)
+        except DamagedSlideError as e:
+            raise DamagedSlideError(f"{self.path}: {e}") from e
 
     @property
     def is_phantom(self) -> bool:
@@ -142,10 +206,11 @@ class Slide:
 
     def _read_inside(self, level: int, box: Region) -> np.ndarray:
         try:
-            return self._handle.read(level, box.x, box.y, box.w, box.h)
+            pixels = self._with_reader(lambda r: r.read(level, box.x, box.y, box.w, box.h))
         except DamagedSlideError:
-            self.close()  # OpenSlide's handles fail for good after one error, also where the slide is whole
+            self._local.handle.close()  # OpenSlide's handles fail for good after one error, also where the slide is whole
             raise
+        return self._to_srgb(pixels) if self._to_srgb else pixels
 
     def read(self, region: Region | tuple[int, int, int, int], mpp: float | None = None) -> np.ndarray:
         """Pixels of a level-0 region, at level 0 or at ``mpp`` µm/px: uint8 (H, W, 3), white beyond the slide.
@@ -219,10 +284,10 @@ class Slide:
         return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
 
     def close(self) -> None:
-        """Let go of this thread's handle; reading opens it again."""
-        if (handle := getattr(self._local, "handle", None)) is not None:
+        """Let go of the file, in every thread of this process; reading opens it again."""
+        for handle in list(self._handles):
             handle.close()
-            self._local.handle = None
+        self._handles = WeakSet()
 
     def __enter__(self) -> Slide:
         return self
@@ -242,26 +307,37 @@ def _reopen(path: str, arguments: dict[str, Any]) -> Slide:
     return Slide(path, **arguments)
 
 
+def _chosen_plane(path: Path, facts: Facts, wanted: str | None) -> str:
+    if wanted is None or wanted == facts.focal_plane:
+        return facts.focal_plane
+    if wanted not in facts.focal_planes:
+        there = f"it has {', '.join(facts.focal_planes)}" if facts.focal_planes else "it has one"
+        raise UsageError(f"{path}: there is no focal plane '{wanted}'; {there}")
+    return wanted
+
+
 def _sha256(path: Path) -> str:
     with path.open("rb") as f:
         return hashlib.file_digest(f, "sha256").hexdigest()
 
 
-def open_slide(path: str | Path, *, mpp: float | None = None, reader: str | None = None) -> Slide:
+def open_slide(path: str | Path, *, mpp: float | None = None, reader: str | None = None, focal_plane: str | None = None, icc: str = KEEP) -> Slide:
     """Open a slide of any supported kind.
 
     Parameters
     ----------
-    path : a file, or a folder of DICOM instances
+    path : a file, a folder of DICOM instances, an OME-Zarr folder, or an address (``s3://``, ``gs://``, ``https://``) of a TIFF or OME-Zarr
     mpp : µm per level-0 px, over whatever the file says
     reader : which way in to use, rather than the best one (see ``wsikit info``)
+    focal_plane : which of ``slide.facts.focal_planes`` to read; by default the middle one
+    icc : ``srgb`` applies the slide's colour profile, where it has one
 
     Raises
     ------
     SlideNotFoundError, UnsupportedFormatError, DamagedSlideError
         The file is missing, of no known kind, or broken.
     UsageError
-        No reader has that name.
+        No reader or focal plane has that name, or an address is given without the extra ``cloud``.
 
     Examples
     --------
@@ -271,4 +347,4 @@ def open_slide(path: str | Path, *, mpp: float | None = None, reader: str | None
     >>> slide.read((0, 0, 512, 512), mpp=1.0).shape         # doctest: +SKIP
     (256, 256, 3)
     """
-    return Slide(path, mpp=mpp, reader=reader)
+    return Slide(path, mpp=mpp, reader=reader, focal_plane=focal_plane, icc=icc)

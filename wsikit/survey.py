@@ -58,13 +58,15 @@ def survey(slide: Slide, stain: str = "macenko", target: StainTarget | None = No
     MissingResolutionError
         The slide has no mpp.
     UnsupportedFormatError
-        The slide is dark: fluorescence, not brightfield.
+        The slide is no brightfield stain: fluorescence or several channels, by its file or because it is dark.
     DamagedSlideError
         The slide cannot be decoded.
     UsageError
         No stain method has that name.
     """
     method = get_method(stain)
+    if slide.facts.not_he:
+        raise UnsupportedFormatError(f"{slide.path}: {slide.facts.not_he}")
     raster = overview_raster(slide)
     overview = slide.read_low_power(raster)
     mask = find_tissue(overview, raster.mpp)

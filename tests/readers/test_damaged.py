@@ -270,13 +270,6 @@ def test_colours_that_are_not_rgb_are_refused(tmp_path: Path) -> None:
             everything(tmp_path / f"{name}.tif")
 
 
-@pytest.mark.parametrize("shape", [(3, H, W), (5, H, W), (H, W)])
-def test_fluorescence_is_refused(shape: tuple[int, ...], tmp_path: Path) -> None:
-    tifffile.imwrite(tmp_path / "a.ome.tif", np.zeros(shape, np.uint8), photometric="minisblack", ome=True)
-    with pytest.raises(UnsupportedFormatError, match="multi-channel or fluorescence"):
-        everything(tmp_path / "a.ome.tif")
-
-
 def test_xml_entities_are_refused(tmp_path: Path) -> None:
     xml = '<?xml version="1.0"?><!DOCTYPE x [<!ENTITY a "aaaaaaaaaa">]><OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06">&a;</OME>'
     tifffile.imwrite(tmp_path / "a.ome.tif", PICTURE, photometric="rgb", description=xml, metadata=None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -31,7 +32,18 @@ def register(app: typer.Typer) -> None:
             shown = {k: facts[k] for k in ("path", "reader", "vendor")} | {"size": "{} × {} px".format(*facts["size"]), "levels": levels, "mpp": mpp}
             shown |= {"objective": facts["objective"] or "not stated", "icc": "present" if facts["icc"] else "none"}
             shown |= {"associated": ", ".join(facts["associated"]) or "none", "phantom": "yes" if facts["phantom"] else "no"}
-            show_facts(shown)
+            show_facts(shown | _only_some(facts))
+
+
+def _only_some(facts: dict[str, Any]) -> dict[str, str]:
+    """Rows that few slides have."""
+    planes = ", ".join(facts["focal_planes"])
+    rows = {"focal planes": f"{planes}; {facts['focal_plane']} is read", "not H&E": facts["not_he"], "warning": "; ".join(facts["warnings"])}
+    if not planes:
+        del rows["focal planes"]
+    if facts["bounds"] != [0, 0, *facts["size"]]:
+        rows["bounds"] = "x {}, y {}, {} × {} px".format(*facts["bounds"])
+    return {k: v for k, v in rows.items() if v}
 
 
 def slide_facts(s: Any) -> dict[str, Any]:
@@ -47,7 +59,13 @@ def slide_facts(s: Any) -> dict[str, Any]:
         "mpp_source": s.mpp_source,
         "mpp_refusal": s.mpp_refusal,
         "objective": s.facts.objective,
-        "icc": s.facts.has_icc,
+        "icc": bool(s.facts.icc),
+        "icc_sha256": hashlib.sha256(s.facts.icc).hexdigest() if s.facts.icc else "",
+        "not_he": s.facts.not_he,
+        "focal_planes": list(s.facts.focal_planes),
+        "focal_plane": s.focal_plane,
+        "bounds": [s.bounds.x, s.bounds.y, s.bounds.w, s.bounds.h],
+        "warnings": list(s.warnings),
         "associated": list(s.facts.associated),
         "phantom": s.is_phantom,
         "properties": s.properties,

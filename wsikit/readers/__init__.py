@@ -18,7 +18,7 @@ from typing import ClassVar
 import numpy as np
 
 from wsikit.errors import SlideNotFoundError, UnsupportedFormatError, UsageError
-from wsikit.geometry import Level
+from wsikit.geometry import Level, Region
 from wsikit.resolution import Clue
 
 
@@ -27,14 +27,21 @@ class Facts:
     """What a file says of itself, without patient data.
 
     ``clues`` are its resolutions in order of trust; ``associated`` are the names of label, macro and
-    thumbnail images, which are never read; ``properties`` holds allow-listed metadata only.
+    thumbnail images, which are never read; ``properties`` holds allow-listed metadata only. ``not_he`` is why it can be no
+    brightfield H&E stain (fluorescence, say), empty where nothing speaks against it. ``bounds`` is the scanned part of level 0, where
+    the scanner says that the rest is empty. ``focal_planes`` are the names of its planes, where it has several, and ``focal_plane``
+    the one that is read unless another is chosen. ``icc`` is its colour profile.
     """
 
     vendor: str
     levels: tuple[Level, ...]
     clues: tuple[Clue, ...] = ()
     objective: float | None = None
-    has_icc: bool = False
+    icc: bytes = b""
+    not_he: str = ""
+    bounds: Region | None = None
+    focal_planes: tuple[str, ...] = ()
+    focal_plane: str = ""
     associated: tuple[str, ...] = ()
     properties: dict[str, str] = field(default_factory=dict)
 
@@ -75,6 +82,9 @@ class Reader(ABC):
         DamagedSlideError
             A part of the box cannot be decoded.
         """
+
+    def focus(self, plane: str) -> None:  # noqa: B027 - most slides have one plane
+        """Read this focal plane from now on; one of ``facts.focal_planes``."""
 
     @abstractmethod
     def close(self) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 from wsikit import threads
 from wsikit.errors import DamagedSlideError
 from wsikit.geometry import Region, Size
+from wsikit.location import ReadAt
 from wsikit.readers.image import jpeg_is_whole, jpeg_size
 
 _MAX_SEGMENT_BYTES = 256 * 1024**2
@@ -22,9 +23,9 @@ WHITE = 255
 
 
 class TiledLevel:
-    """A tifffile page as a source of pixels: uint8, RGB or RGBA, its colours together or in planes."""
+    """A tifffile page as a source of pixels: uint8, RGB or RGBA, its colours together or in planes; or of ``samples`` numbers as stored."""
 
-    def __init__(self, path: Path, page: Any) -> None:
+    def __init__(self, path: Path, page: Any, samples: int | None = None) -> None:
         """Look at the page's layout.
 
         Raises
@@ -33,6 +34,8 @@ class TiledLevel:
             Its tiles cannot make up an image of its size.
         """
         self._path, self._page = path, page
+        self._depth, self._fill = (3, WHITE) if samples is None else (samples, 0)
+        self._dtype: np.dtype = np.dtype(np.uint8 if samples is None else page.dtype)
         size = (page.imagewidth, page.imagelength)
         tile = (page.tilewidth, page.tilelength) if page.is_tiled else (page.imagewidth, page.rowsperstrip)
         if not all(isinstance(side, int) and side > 0 for side in (*size, *tile)):
@@ -56,15 +59,15 @@ class TiledLevel:
         row, column = divmod(index, self.across)
         return Region(column * self.tile.w, row * self.tile.h, self.tile.w, self.tile.h).clip(self.size)
 
-    def read(self, fd: int, box: Region) -> np.ndarray:
-        """Pixels of a box inside the level: uint8 (h, w, 3), white where tiles are missing.
+    def read(self, fd: int | ReadAt, box: Region) -> np.ndarray:
+        """Pixels of a box inside the level: uint8 (h, w, 3), white where tiles are missing; or stored numbers (h, w, samples), 0 there.
 
         Raises
         ------
         DamagedSlideError
             A tile is cut off or cannot be decoded.
         """
-        out = np.empty((box.h, box.w, 3), np.uint8)
+        out = np.empty((box.h, box.w, self._depth), self._dtype)
         (tw, th) = self.tile
         rows = range(box.y // th, min(-(-box.y1 // th), self.down))
         columns = range(box.x // tw, min(-(-box.x1 // tw), self.across))
@@ -72,16 +75,16 @@ class TiledLevel:
         def fill(where: tuple[int, int, int]) -> None:
             row, column, plane = where
             tile = self._decode(fd, (plane * self.down + row) * self.across + column)
-            at, colours = Region(column * tw, row * th, tw, th).clip(self.size), slice(plane, plane + 1) if self._planes > 1 else slice(3)
+            at, colours = Region(column * tw, row * th, tw, th).clip(self.size), slice(plane, plane + 1) if self._planes > 1 else slice(self._depth)
             if tile is None or tile.shape[0] < at.h or tile.shape[1] < at.w:
-                _target(out, box, at)[..., colours] = WHITE
+                _target(out, box, at)[..., colours] = self._fill
             if tile is not None:
                 _paste(out, box, tile, at, colours)
 
-        threads.each(fill, product(rows, columns, range(min(self._planes, 3))))
+        threads.each(fill, product(rows, columns, range(min(self._planes, self._depth))))
         return out
 
-    def _decode(self, fd: int, index: int) -> np.ndarray | None:
+    def _decode(self, fd: int | ReadAt, index: int) -> np.ndarray | None:
         page = self._page
         offset, count = page.dataoffsets[index], page.databytecounts[index]
         if count == 0 or offset == 0:
@@ -89,7 +92,7 @@ class TiledLevel:
         where = f"{self._path}: level of {self.size.w} × {self.size.h} px, tile {index}"
         if count > _MAX_SEGMENT_BYTES or offset >= 2**62:
             raise DamagedSlideError(f"{where} claims {count} bytes from byte {offset}; the file is damaged")
-        data = os.pread(fd, count, offset)
+        data = os.pread(fd, count, offset) if isinstance(fd, int) else fd(offset, count)
         if len(data) != count:
             raise DamagedSlideError(f"{where} is cut off; the file is truncated")
         if page.compression == _JPEG:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import math
+import re
 import struct
 from pathlib import Path
 from typing import ClassVar
@@ -11,7 +14,7 @@ import numpy as np
 import openslide
 
 from wsikit.errors import DamagedSlideError, SlideError, UnsupportedFormatError
-from wsikit.geometry import Level, Size
+from wsikit.geometry import Level, Region, Size
 from wsikit.readers import Facts, Reader
 from wsikit.readers.tiff import directory_offsets
 from wsikit.resolution import Clue, parse_number
@@ -66,7 +69,9 @@ class OpenSlideReader(Reader):
             levels=levels,
             clues=_clues(dict(p)),
             objective=parse_number(p.get("openslide.objective-power", "")),
-            has_icc="openslide.icc-size" in p,
+            icc=_profile(s),
+            not_he=_fluorescence(dict(p)),
+            bounds=_bounds(dict(p)),
             associated=tuple(s.associated_images),
             properties=properties,
         )
@@ -104,7 +109,8 @@ class OpenSlideReader(Reader):
 
     def close(self) -> None:
         """Let go of the file."""
-        self._slide.close()
+        with contextlib.suppress(ctypes.ArgumentError):  # it is closed
+            self._slide.close()
 
     @classmethod
     def files(cls, path: Path) -> list[Path]:
@@ -165,6 +171,24 @@ def dicom_series(path: Path) -> str:
             return str(slide.properties.get("dicom.SeriesInstanceUID", ""))
     except (openslide.OpenSlideError, OSError):
         return ""
+
+
+def _profile(slide: openslide.OpenSlide) -> bytes:
+    """The colour profile as stored; a picture without pixels carries it, and decodes nothing."""
+    return bytes(slide.read_region((0, 0), 0, (0, 0)).info.get("icc_profile", b""))
+
+
+def _fluorescence(p: dict[str, str]) -> str:
+    """Why a slide is fluorescence, by what its scanner says of the light; empty where it says nothing."""
+    light = [v for k, v in p.items() if k.endswith("IlluminationTypeCodeSequence[0].CodeMeaning") or k == "leica.illumination-source"]
+    light += ["fluorescence" for k, v in p.items() if k.startswith("hamamatsu.") and re.search(r"ExcitationName=[^;\s]", v)]
+    return "its scanner says fluorescence; it is no brightfield H&E stain" if any("fluorescence" in text.lower() for text in light) else ""
+
+
+def _bounds(p: dict[str, str]) -> Region | None:
+    """The scanned part of level 0, where the scanner gives one."""
+    values = [p.get(f"openslide.bounds-{k}", "") for k in ("x", "y", "width", "height")]
+    return Region(*map(int, values)) if all(v.lstrip("-").isdigit() for v in values) else None
 
 
 def _clues(p: dict[str, str]) -> tuple[Clue, ...]:

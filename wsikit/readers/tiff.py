@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-import math
 import os
 import struct
-import xml.etree.ElementTree as ET  # entities, its one danger, are refused below
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import tifffile
 
-from wsikit.errors import DamagedSlideError, UnsupportedFormatError
-from wsikit.geometry import Level, Region, Size
+from wsikit.errors import DamagedSlideError, UnsupportedFormatError, WsikitError
+from wsikit.geometry import Level, Region
+from wsikit.location import ReadAt, is_remote, read_at
 from wsikit.readers import Facts, Reader
-from wsikit.readers._tiles import TiledLevel
+from wsikit.readers._layout import GREY, TiffImage
 from wsikit.resolution import Clue, parse_number
 
 _MAX_DIRECTORIES = 1000
-_UNIT_UM = {"µm": 1.0, "um": 1.0, "nm": 1e-3, "mm": 1e3, "cm": 1e4, "m": 1e6, "Å": 1e-4, "in": 25400.0}
 _RESOLUTION_UM = {2: 25400.0, 3: 10000.0}  # TIFF ResolutionUnit: inch, centimetre
-_RGB, _YCBCR = 2, 6  # TIFF PhotometricInterpretation
-_GIVES_RGB = (7, 50001)  # JPEG and WebP are decoded to RGB whatever they keep
-_APERIO_YCBCR = 33003  # JPEG 2000 that says RGB and keeps YCbCr
 
 
 def directory_offsets(path: Path) -> list[int]:
@@ -49,7 +43,7 @@ def directory_offsets(path: Path) -> list[int]:
         count, entry, pointer = (("Q", 20, "Q"), ("H", 12, "I"))[not big]
         start = head[8:16] if big else head[4:8]
         offset = struct.unpack(order + pointer, start)[0]
-        size, seen = os.fstat(f.fileno()).st_size, list[int]()
+        size, seen = f.seek(0, os.SEEK_END), list[int]()
         while offset:
             if offset in seen or offset >= size or len(seen) >= _MAX_DIRECTORIES:
                 raise DamagedSlideError(f"{path}: image directory {len(seen)} points to byte {offset}, which cannot be; the file is damaged")
@@ -80,7 +74,8 @@ def open_tiff(path: Path) -> tifffile.TiffFile:
     if not directory_offsets(path):
         raise DamagedSlideError(f"{path}: a TIFF without any image")
     try:
-        return tifffile.TiffFile(path)
+        # never the other files that its metadata may name
+        return tifffile.TiffFile(path.open("rb") if is_remote(path) else path, name=path.name if is_remote(path) else None, _multifile=False)
     except Exception as e:  # tifffile raises whatever struct, numpy or a codec raises
         raise DamagedSlideError(f"{path}: the TIFF cannot be opened ({e})") from e
 
@@ -92,10 +87,10 @@ class TiffReader(Reader):
 
     @classmethod
     def accepts(cls, path: Path) -> int:
-        """90 for OME-TIFF (OpenSlide sees neither its pyramid nor its mpp), 20 for other TIFFs."""
+        """90 for OME-TIFF (OpenSlide sees neither its pyramid nor its mpp) and for grey ones (OpenSlide shows channels as if they were colours), else 20."""
         try:
             with open_tiff(path) as tif:
-                return 90 if tif.is_ome else 20
+                return 90 if tif.is_ome or all(page.photometric in GREY for page in tif.pages) else 20
         except (OSError, ValueError, struct.error):
             return 0
 
@@ -103,86 +98,58 @@ class TiffReader(Reader):
         self._path = path
         self._tif = open_tiff(path)
         try:
-            series = self._tif.series[0]
-            self._pages = [level.keyframe for level in series.levels]
-            self._levels = [TiledLevel(path, page) for page in self._pages]
-            _require_pyramid([level.size for level in self._levels], path)
-        except DamagedSlideError:
+            self._image = TiffImage(self._tif, path)
+        except WsikitError:
             self.close()
             raise
-        except Exception as e:
+        except Exception as e:  # tifffile raises whatever struct or numpy raises
             self.close()
             raise DamagedSlideError(f"{path}: the TIFF's images cannot be listed ({e})") from e
-        try:
-            _require_rgb(series, path)
-        except UnsupportedFormatError:
-            self.close()
-            raise
+        self._bytes: int | ReadAt = read_at(path) if is_remote(path) else self._tif.filehandle.fileno()
 
     @property
     def facts(self) -> Facts:
-        """Levels with their real downsamples, and the OME physical size or TIFF resolution."""
-        full = self._levels[0].size
-        levels = tuple(Level(i, s, (full.w / s.w, full.h / s.h)) for i, s in enumerate(v.size for v in self._levels))
-        page = self._pages[0]
-        clues: tuple[Clue, ...] = ()
-        if self._tif.is_ome:
-            clues = _ome_clues(self._tif.ome_metadata or "", self._path)
-        properties = {"wsikit.phantom": "1"} if str(page.description).startswith("wsikit phantom") else {}
+        """Levels with their real downsamples, and the resolution that OME, Aperio or the TIFF's tags state."""
+        image, page = self._image, self._image.page
+        sizes = image.sizes
+        levels = tuple(Level(i, s, (sizes[0].w / s.w, sizes[0].h / s.h)) for i, s in enumerate(sizes))
+        aperio = _aperio(page)
         return Facts(
-            vendor="ome-tiff" if self._tif.is_ome else "tiff",
+            vendor="ome-tiff" if self._tif.is_ome else "aperio" if aperio else "tiff",
             levels=levels,
-            clues=clues or _resolution_clues(page),
-            has_icc=34675 in page.tags,
-            properties=properties,
+            clues=image.clues or _aperio_clues(aperio) or _resolution_clues(page),
+            objective=parse_number(aperio.get("AppMag", "")),
+            icc=bytes(page.tags.valueof(34675, default=b"")),
+            not_he=image.not_he,
+            focal_planes=image.planes,
+            focal_plane=image.planes[len(image.planes) // 2] if image.planes else "",
+            properties={"wsikit.phantom": "1"} if str(page.description).startswith("wsikit phantom") else {},
         )
 
+    def focus(self, plane: str) -> None:
+        """Read this focal plane from now on."""
+        self._image.plane = self._image.planes.index(plane)
+
     def read(self, level: int, x: int, y: int, w: int, h: int) -> np.ndarray:
-        """Pixels of a level: uint8 (h, w, 3); missing tiles are white."""
-        return self._levels[level].read(self._tif.filehandle.fileno(), Region(x, y, w, h))
+        """Pixels of a level: uint8 (h, w, 3); missing tiles are white, in fluorescence black."""
+        return self._image.read(self._bytes, level, Region(x, y, w, h))
 
     def close(self) -> None:
         """Let go of the file."""
         self._tif.close()
 
 
-def _require_rgb(series: Any, path: Path) -> None:
-    page = series.keyframe
-    if page.dtype != np.uint8 or page.samplesperpixel not in (3, 4) or series.size != page.size or not _is_coloured(page):
-        what = f"{series.axes} {tuple(series.shape)} {page.dtype}, {getattr(page.photometric, 'name', page.photometric)}"
-        raise UnsupportedFormatError(f"{path}: not a brightfield RGB image but {what} (multi-channel or fluorescence?); H&E slides are 8-bit RGB")
+def _aperio(page: Any) -> dict[str, str]:
+    """What an Aperio description states, by name; empty for others."""
+    text = str(page.description)
+    if not text.startswith("Aperio"):
+        return {}
+    return {k.strip(): v.strip() for k, _, v in (part.partition("=") for part in text.split("|")[1:])}
 
 
-def _require_pyramid(sizes: list[Size], path: Path) -> None:
-    """Each level is smaller than the one before, and shows the same picture: its sides agree, to a pixel or 1 %, on the downsample."""
-    for i, (before, size) in enumerate(pairwise(sizes), 1):
-        scales = [(n / (1.01 * s + 1), n / (0.99 * s - 1) if s > 2 else math.inf) for n, s in zip(sizes[0], size, strict=True)]
-        if size.w > before.w or size.h > before.h or size == before or max(s[0] for s in scales) > min(s[1] for s in scales):
-            raise DamagedSlideError(f"{path}: level {i} of {size.w} × {size.h} px is no smaller picture of {sizes[0].w} × {sizes[0].h} px")
-
-
-def _is_coloured(page: Any) -> bool:
-    """Whether the samples come out as red, green and blue: CMYK and CIELab do not, nor YCbCr outside of JPEG."""
-    if page.photometric == _YCBCR:
-        return page.compression in _GIVES_RGB and page.planarconfig == 1
-    return page.photometric == _RGB and page.compression != _APERIO_YCBCR
-
-
-def _ome_clues(xml: str, path: Path) -> tuple[Clue, ...]:
-    if "<!ENTITY" in xml or "<!DOCTYPE" in xml:
-        raise DamagedSlideError(f"{path}: the OME-XML declares entities, which OME-TIFF does not use")
-    try:
-        pixels = next((e for e in ET.fromstring(xml).iter() if e.tag.endswith("}Pixels")), None)  # noqa: S314
-    except ET.ParseError as e:
-        raise DamagedSlideError(f"{path}: the OME-XML cannot be parsed ({e})") from e
-    if pixels is None or "PhysicalSizeX" not in pixels.attrib:
-        return ()
-    values = []
-    for axis in "XY":
-        stated = axis if f"PhysicalSize{axis}" in pixels.attrib else "X"
-        size = parse_number(pixels.get(f"PhysicalSize{stated}"))
-        values.append((size or 0.0) * _UNIT_UM.get(pixels.get(f"PhysicalSize{stated}Unit", "µm"), 0.0))
-    return (Clue("file metadata", values[0], values[1]),)
+def _aperio_clues(stated: dict[str, str]) -> tuple[Clue, ...]:
+    mpp = parse_number(stated.get("MPP", ""))
+    return () if mpp is None else (Clue("file metadata", mpp, mpp),)
 
 
 def _resolution_clues(page: Any) -> tuple[Clue, ...]:

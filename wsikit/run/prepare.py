@@ -11,6 +11,7 @@ import numpy as np
 
 from wsikit import RESEARCH_USE_ONLY
 from wsikit.clock import Clock
+from wsikit.colour import icc_facts
 from wsikit.cut import normalise
 from wsikit.errors import ResolutionMismatchError, StoreMismatchError
 from wsikit.grid import Raster, TileGrid
@@ -121,7 +122,10 @@ def _slide_facts(slide: Slide) -> dict[str, Any]:
         "reader": slide.reader,
         "vendor": slide.facts.vendor,
         "objective": slide.facts.objective,
-        "icc": slide.facts.has_icc,
+        "icc": icc_facts(slide.facts.icc, slide.icc),
+        "focal_plane": slide.focal_plane,
+        "bounds": [slide.bounds.x, slide.bounds.y, slide.bounds.w, slide.bounds.h],
+        "warnings": list(slide.warnings),
         "levels": [list(level.size) for level in slide.levels],
         "phantom": slide.is_phantom,
     }
