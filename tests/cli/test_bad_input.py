@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 import pytest
 from dask.utils import parse_timedelta
 
+import wsikit as wk
+from wsikit.errors import UsageError
 from wsikit.models import find_model
 from wsikit.run import engine
 
@@ -153,12 +156,29 @@ def test_a_csv_that_cannot_be_used(score: Any, tmp_path: Path, text: str | bytes
         assert part in message
 
 
-def test_a_name_that_no_table_could_hold(score: Any, small: Path, tmp_path: Path) -> None:
+def test_a_name_that_no_table_could_hold_stops_no_other_slide(cli: Any, small: Path, tmp_path: Path) -> None:
+    archive = tmp_path / "archive"
+    archive.mkdir()
     try:
-        (tmp_path / "bad\udcff.tif").write_bytes(small.read_bytes())
+        (archive / "bad\udcff.tif").write_bytes(small.read_bytes())
     except (OSError, UnicodeError):  # this file system has no such names
         return
-    assert "rename the file" in score(tmp_path)
+    (archive / "good.tif").write_bytes(small.read_bytes())
+    answer = cli("score", archive, "-o", tmp_path / "out", "--workers", 0, "--pipeline", "sts-subtype")
+    assert answer.code == 1, answer
+    assert "1 of 2 slides done" in answer.out
+    assert "bad\\xff.tif: the file's name is not valid UTF-8" in answer.out
+    assert [row["status"] for row in csv.DictReader((tmp_path / "out/slides.csv").open())] == ["failed", "ok"]
+
+
+@pytest.mark.parametrize("verb", ["score", "tile", "doctor"])
+def test_an_empty_path_is_not_the_current_folder(verb: str, cli: Any, tmp_path: Path) -> None:
+    more = ["-o", tmp_path / "out"] if verb != "doctor" else []
+    answer = cli(verb, "", *more)
+    assert answer.code == 2
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(UsageError, match="a path is empty"):
+        wk.score([""], tmp_path / "out")
 
 
 @pytest.mark.parametrize("device", ["banana", "cuda:99", "meta", ""])

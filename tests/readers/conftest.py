@@ -11,6 +11,7 @@ import imagecodecs
 import numpy as np
 import pytest
 import tifffile
+import zarr
 from scipy.ndimage import gaussian_filter
 
 from wsikit.testing.phantom import write_pyramid
@@ -54,6 +55,28 @@ def write_ome(path: Path, rgb: np.ndarray, mpp_y: float = MPP) -> None:
         tif.write(half(half(rgb)), subfiletype=1, **tiles)
 
 
+def write_zarr(path: Path, rgb: np.ndarray) -> None:
+    """OME-Zarr 0.4 with two levels, as converters write it."""
+    group = zarr.open_group(str(path), mode="w", zarr_format=2)
+    axes = [{"name": "c", "type": "channel"}, *({"name": a, "type": "space", "unit": "micrometer"} for a in "yx")]
+    datasets = []
+    for i, picture in enumerate((rgb, half(rgb))):
+        group.create_array(str(i), data=np.moveaxis(picture, -1, 0), chunks=(3, 200, 200))
+        datasets.append({"path": str(i), "coordinateTransformations": [{"type": "scale", "scale": [1, MPP * 2**i, MPP * 2**i]}]})
+    group.attrs["multiscales"] = [{"axes": axes, "datasets": datasets, "version": "0.4"}]
+
+
+def cut(whole: Path, to: Path, share: float) -> None:
+    """A copy that stops early; of a folder, each file does."""
+    if whole.is_dir():
+        for part in whole.iterdir():
+            to.mkdir(exist_ok=True)
+            cut(part, to / part.name, share)
+    else:
+        data = whole.read_bytes()
+        to.write_bytes(data[: int(len(data) * share)])
+
+
 def _tiff(**options: Any) -> Callable[[Path, np.ndarray], None]:
     resolution = {"resolution": (1e4 / MPP, 1e4 / MPP), "resolutionunit": "CENTIMETER"}
     return lambda path, rgb: tifffile.imwrite(path, rgb, photometric="rgb", metadata=None, **resolution, **options)
@@ -88,6 +111,7 @@ FORMATS: dict[str, tuple[Callable[[Path, np.ndarray], None], float, float | None
     "alpha.png": (_png_alpha, 0, None),
     "picture.jpg": (lambda path, rgb: path.write_bytes(imagecodecs.jpeg8_encode(rgb, level=92)), JPEG_ERROR, None),
     "array.npy": (lambda path, rgb: np.save(path, rgb), 0, None),
+    "levels.zarr": (lambda path, rgb: write_zarr(path, rgb), 0, MPP),
 }
 
 
@@ -114,6 +138,12 @@ def made(picture: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Calla
         return Made(path, picture, error, mpp)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def shorten() -> Callable[[Path, Path, float], None]:
+    """See `cut`."""
+    return cut
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,16 @@ from typing import Annotated, Any
 
 import typer
 
-Slides = Annotated[list[Path], typer.Argument(help="Slide files, folders, or CSVs with a column 'path' (and patient, mpp, …).", show_default=False)]
+
+def given_path(text: str) -> Path:
+    """A path or address as typed; pathlib would take an empty one, as a shell leaves it of an unset variable, for the current folder."""
+    if not text.strip():
+        raise typer.BadParameter("a path is empty; give a file, a folder ('.' for this one) or a CSV")
+    return Path(text)
+
+
+_WHAT = "Slide files, folders, addresses (s3://, gs://, https://), or CSVs with a column 'path' (and patient, mpp, …)."
+Slides = Annotated[list[Path], typer.Argument(help=_WHAT, show_default=False, parser=given_path, metavar="SLIDE")]
 Out = Annotated[Path, typer.Option("-o", "--out", help="The run's folder; running again into it resumes.", show_default=False)]
 Workers = Annotated[
     int | None, typer.Option("--workers", help="Worker processes on this machine; 0 works in this process. [default: one per GPU or core, at most 8]", min=0)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from wsikit.errors import OutputError, SlideError, StoreMismatchError, UsageError
+from wsikit.location import locate
 from wsikit.run.cases import find_cases
 from wsikit.run.drive import Driver, Progress
 from wsikit.run.engine import open_pool
@@ -140,7 +141,7 @@ def tile(
 
 
 def _same(run: Run, slide_id: str, path: str | Path) -> bool:
-    return Job.model_validate(read_run(run.folder)["job"]).case(slide_id).path == str(Path(path).absolute())
+    return Job.model_validate(read_run(run.folder)["job"]).case(slide_id).path == str(locate(path).absolute())
 
 
 def tile_slides(
@@ -171,7 +172,7 @@ def _run(
     if unknown := set(options) - known:
         raise UsageError(f"no option is called {', '.join(sorted(unknown))}; there are: {', '.join(sorted(known))}")
     # workers may have another current folder
-    cases = [c.model_copy(update={"path": str(Path(c.path).absolute())}) for c in find_cases(inputs, options.get("mpp_override"))]
+    cases = [c.model_copy(update={"path": str(locate(c.path).absolute())}) for c in find_cases(inputs, options.get("mpp_override"))]
     parameters = {k: v for k, v in options.items() if k in ("device", "stain", "upsample") and v is not None}
     job = Job(models=dict(models), pixels=pixels, slides=cases, block_px=options.get("block_px") or BLOCK_PX, **parameters)
     check_job(job)

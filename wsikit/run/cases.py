@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -12,6 +13,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from wsikit.errors import LabelsError, SlideNotFoundError, UsageError
+from wsikit.location import locate
+from wsikit.readers.omezarr import is_group
 from wsikit.resolution import MAX_MPP, MIN_MPP, is_believable, parse_number
 
 SUFFIXES = frozenset(  # .dcm is taken by folder
@@ -30,6 +33,7 @@ class Case(BaseModel):
     patient: str = ""
     mpp: float | None = None
     mpp_source: str = "override"
+    refused: str = ""  # why it cannot even be named
     extra: dict[str, str] = {}
 
 
@@ -42,7 +46,7 @@ def find_cases(inputs: Sequence[str | Path], mpp_override: float | None = None) 
     Raises
     ------
     UsageError
-        Nothing was given, a folder holds no slide, ``mpp_override`` is no slide's mpp, or a path is not valid text.
+        Nothing was given, a path is empty, a folder holds no slide, or ``mpp_override`` is no slide's mpp.
     SlideNotFoundError
         A path does not exist.
     LabelsError
@@ -52,24 +56,31 @@ def find_cases(inputs: Sequence[str | Path], mpp_override: float | None = None) 
         raise UsageError("no slides were given; give files, folders or a CSV with a column 'path'")
     if mpp_override is not None and not is_believable(mpp_override):
         raise UsageError(f"--mpp-override {mpp_override:g}: µm/px of level 0 must be {MIN_MPP} to {MAX_MPP}, such as 0.25 for a 40x scan")
-    rows: list[dict[str, Any]] = []
-    for item in map(Path, inputs):
-        if not item.exists():
-            raise SlideNotFoundError(f"{item}: no such file or folder; check the path")
-        if item.suffix.lower() == ".csv":
-            rows += _from_csv(item)
-        elif item.is_dir():
-            found = list(_in_folder(item))
-            if not found:
-                raise UsageError(f"{item}: no slides in this folder; known are {' '.join(sorted(SUFFIXES))} and DICOM")
-            rows += [{"path": p} for p in found]
-        else:
-            rows.append({"path": item})
+    rows = [row for item in inputs for row in _rows_of(item)]
     if mpp_override is not None:
         for row in rows:
             row.setdefault("mpp", mpp_override)
             row.setdefault("mpp_source", "override")
     return _with_ids(_each_once(rows))
+
+
+def _rows_of(given: str | Path) -> list[dict[str, Any]]:
+    """The slides of one file, folder, address or CSV."""
+    if isinstance(given, str) and not given.strip():
+        raise UsageError("a path is empty; give files, folders ('.' for this one) or a CSV with a column 'path'")
+    item = locate(given)
+    if not item.exists():
+        raise SlideNotFoundError(f"{item}: no such file or folder; check the path")
+    if is_group(item):
+        return [{"path": item}]
+    if item.suffix.lower() == ".csv":
+        return _from_csv(item)
+    if item.is_dir():
+        found = list(_in_folder(item))
+        if not found:
+            raise UsageError(f"{item}: no slides in this folder; known are {' '.join(sorted(SUFFIXES))}, .zarr and DICOM")
+        return [{"path": p} for p in found]
+    return [{"path": item}]
 
 
 def _in_folder(folder: Path, above: frozenset[Path] = frozenset()) -> Iterator[Path]:
@@ -81,7 +92,9 @@ def _in_folder(folder: Path, above: frozenset[Path] = frozenset()) -> Iterator[P
         yield from _dicom_slides(folder, [p for p in entries if p.suffix.lower() == ".dcm"])
     companions = {p.with_suffix("") for p in entries if p.suffix.lower() == ".mrxs"}
     for p in entries:
-        if p.is_dir() and p not in companions and p.suffix not in (".zarr", ".parts"):
+        if p.suffix == ".zarr" and is_group(p):
+            yield p
+        elif p.is_dir() and p not in companions and p.suffix not in (".zarr", ".parts"):
             yield from _in_folder(p, above | {here})
         elif p.is_file() and p.suffix.lower() in SUFFIXES:
             yield p
@@ -126,7 +139,10 @@ def _row(csv_path: Path, number: int, line: dict[str | Any, Any]) -> dict[str, A
     given = values.get("path") or values.get("slide") or ""
     if not given:
         raise LabelsError(f"{csv_path}: line {number} has no path")
-    row: dict[str, Any] = {"path": csv_path.parent / given, "extra": {k: v for k, v in values.items() if k not in _RESERVED}}
+    row: dict[str, Any] = {
+        "path": locate(given) if "://" in given else csv_path.parent / given,
+        "extra": {k: v for k, v in values.items() if k not in _RESERVED},
+    }
     row |= {k: values[k] for k in ("patient", "slide_id") if values.get(k)}
     if values.get("mpp"):
         mpp = parse_number(values["mpp"])
@@ -155,22 +171,24 @@ def _with_ids(rows: Iterable[dict[str, Any]]) -> list[Case]:
             n += 1
             unique = f"{wanted}-{n}"
         taken.add(unique.lower())
-        _check_text(str(row["path"]))
-        cases.append(Case(slide_id=unique, **row | {"path": str(row["path"])}))
+        cases.append(Case(slide_id=unique, **row | _named(str(row["path"]))))
     return cases
 
 
-def _check_text(path: str) -> None:
+def _named(path: str) -> dict[str, str]:
+    """A path as text, and the refusal of one that is none."""
     try:
         path.encode()
-    except UnicodeEncodeError as e:
-        raise UsageError(f"{path!r}: the file's name is not valid UTF-8, so no table could name it; rename the file") from e
+    except UnicodeEncodeError:
+        shown = os.fsencode(path).decode("utf-8", "backslashreplace")
+        return {"path": shown, "refused": f"{shown}: the file's name is not valid UTF-8, so no table could name it; rename the file"}
+    return {"path": path}
 
 
 def _stem(path: Path) -> str:
     name = path.resolve().name if path.name in ("", ".", "..") else path.name
-    if path.is_dir():
-        return name
+    if path.is_dir() or is_group(path):
+        return re.sub(r"(\.ome)?\.zarr$", "", name, flags=re.IGNORECASE) or name
     return re.sub(r"\.ome$", "", path.stem if path.suffix else name, flags=re.IGNORECASE)
 
 

@@ -13,8 +13,9 @@ from wsikit import RESEARCH_USE_ONLY
 from wsikit.clock import Clock
 from wsikit.colour import icc_facts
 from wsikit.cut import normalise
-from wsikit.errors import ResolutionMismatchError, StoreMismatchError
+from wsikit.errors import ResolutionMismatchError, StoreMismatchError, UnsupportedFormatError
 from wsikit.grid import Raster, TileGrid
+from wsikit.location import locate
 from wsikit.run.job import Job, load_job
 from wsikit.run.labels import write_labels
 from wsikit.run.ledger import commit_layout, layout
@@ -53,7 +54,9 @@ def store_path(run_dir: str | Path, slide_id: str) -> Path:
 def open_case(run_dir: str, run_key: str, slide_id: str) -> Slide:
     """A slide of a run, opened once per process, and again when its file was replaced."""
     case = load_job(run_dir, run_key).case(slide_id)
-    file = Path(case.path)
+    if case.refused:
+        raise UnsupportedFormatError(case.refused)
+    file = locate(case.path)
     stamp = (s.st_ino, s.st_size, s.st_mtime_ns) if file.exists() and (s := file.stat()) else ()
     return _open_case(case.path, case.mpp, case.mpp_source, stamp)
 
