@@ -14,6 +14,7 @@ import tifffile
 import zarr
 from scipy.ndimage import gaussian_filter
 
+from wsikit.testing.dicom import write_dicom
 from wsikit.testing.phantom import write_pyramid
 
 MPP = 0.499
@@ -111,6 +112,7 @@ FORMATS: dict[str, tuple[Callable[[Path, np.ndarray], None], float, float | None
     "alpha.png": (_png_alpha, 0, None),
     "picture.jpg": (lambda path, rgb: path.write_bytes(imagecodecs.jpeg8_encode(rgb, level=92)), JPEG_ERROR, None),
     "array.npy": (lambda path, rgb: np.save(path, rgb), 0, None),
+    "dicom": (lambda path, rgb: write_dicom(path, [rgb, half(rgb)], MPP), JPEG_ERROR, MPP),
     "levels.zarr": (lambda path, rgb: write_zarr(path, rgb), 0, MPP),
 }
 

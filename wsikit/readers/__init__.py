@@ -17,7 +17,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from wsikit.errors import SlideNotFoundError, UnsupportedFormatError, UsageError
+from wsikit.errors import SlideError, SlideNotFoundError, UnsupportedFormatError, UsageError
 from wsikit.geometry import Level, Region
 from wsikit.resolution import Clue
 
@@ -137,12 +137,13 @@ def find_reader(path: Path, name: str | None = None) -> type[Reader]:
         return registry()[name]
     for reader in candidates(path):
         return reader
-    raise UnsupportedFormatError(f"{path}: {_what_it_is(path)}; supported are whole-slide formats of OpenSlide, DICOM, OME-TIFF, JPEG and PNG")
+    known = "supported are whole-slide formats of OpenSlide, DICOM, OME-TIFF, OME-Zarr, JPEG and PNG"
+    raise UnsupportedFormatError(f"{path}: {_what_it_is(path)}; {known}")
 
 
 def _what_it_is(path: Path) -> str:
     if path.is_dir():
-        return "a folder that is not one slide"
+        return _what_folder_it_is(path)
     if path.stat().st_size == 0:
         return "the file is empty"
     with path.open("rb") as f:
@@ -152,3 +153,14 @@ def _what_it_is(path: Path) -> str:
     if b"\0" not in head:
         return "this is a text file, not a slide"
     return "not a slide format that any reader knows, or damaged at its start"
+
+
+def _what_folder_it_is(path: Path) -> str:
+    from wsikit.readers._dicom import series_of
+
+    try:
+        series_of(path)
+    except SlideError as e:
+        why = str(e).removeprefix(f"{path}: ")
+        return f"a folder that is not one slide ({why})"
+    return "a folder that is not one slide"

@@ -16,6 +16,7 @@ import openslide
 from wsikit.errors import DamagedSlideError, SlideError, UnsupportedFormatError
 from wsikit.geometry import Level, Region, Size
 from wsikit.readers import Facts, Reader
+from wsikit.readers._dicom import is_dicom, require_true_colours, series_of
 from wsikit.readers.tiff import directory_offsets
 from wsikit.resolution import Clue, parse_number
 
@@ -47,6 +48,8 @@ class OpenSlideReader(Reader):
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        if path.is_dir() or is_dicom(path):
+            require_true_colours([i for i in series_of(path) if i.is_volume], path, handled=False)
         _refuse_giant_tiles(_entry(path))
         try:
             self._slide = openslide.OpenSlide(str(_entry(path)))
@@ -114,10 +117,10 @@ class OpenSlideReader(Reader):
 
     @classmethod
     def files(cls, path: Path) -> list[Path]:
-        """The file; with the other instances of a DICOM folder, the data folder of MRXS, or the pictures that a VMS or VMU lists."""
+        """The file; with the other instances of a DICOM series, the data folder of MRXS, or the pictures that a VMS or VMU lists."""
         entry = _entry(path)
-        if path.is_dir() or entry.suffix.lower() == ".dcm":
-            return sorted(p for p in entry.parent.iterdir() if p.suffix.lower() == ".dcm")
+        if path.is_dir() or is_dicom(path):
+            return [i.path for i in series_of(path)]
         companion = entry.with_suffix("")
         if entry.suffix.lower() == ".mrxs" and companion.is_dir():
             return sorted([entry, *(p for p in companion.rglob("*") if p.is_file())])
@@ -130,7 +133,10 @@ class OpenSlideReader(Reader):
 def _entry(path: Path) -> Path:
     """The file that stands for a folder of DICOM instances."""
     if path.is_dir():
-        return next(iter(sorted(path.glob("*.dcm"))), path)
+        try:
+            return next(i.path for i in series_of(path) if i.is_volume)
+        except SlideError:
+            return path
     return path
 
 
@@ -162,15 +168,6 @@ def _number(order: str, kind: int, value: bytes) -> float:
 def library_version() -> str:
     """The version of the OpenSlide library itself."""
     return str(openslide.__library_version__)
-
-
-def dicom_series(path: Path) -> str:
-    """The series that a DICOM instance belongs to; empty when it is no slide."""
-    try:
-        with openslide.OpenSlide(str(path)) as slide:
-            return str(slide.properties.get("dicom.SeriesInstanceUID", ""))
-    except (openslide.OpenSlideError, OSError):
-        return ""
 
 
 def _profile(slide: openslide.OpenSlide) -> bytes:

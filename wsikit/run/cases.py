@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict
 
 from wsikit.errors import LabelsError, SlideNotFoundError, UsageError
 from wsikit.location import locate
+from wsikit.readers._dicom import WHOLE_SLIDE, instance
 from wsikit.readers.omezarr import is_group
 from wsikit.resolution import MAX_MPP, MIN_MPP, is_believable, parse_number
 
@@ -106,13 +107,15 @@ def _is_run(folder: Path) -> bool:
 
 
 def _dicom_slides(folder: Path, files: list[Path]) -> Iterator[Path]:
-    """The folder, when its instances are one series; otherwise the first instance of each."""
-    from wsikit.readers.openslide import dicom_series
-
-    series: dict[str, Path] = {}
-    for file in files:
-        series.setdefault(dicom_series(file) or file.name, file)
-    yield from [folder] if len(series) == 1 and len(files) > 1 else series.values()
+    """The folder, when its slides are one; otherwise one file of each. Reports and labels are passed over, broken files are named."""
+    headers = {file: instance(file) for file in files}
+    slides: dict[str, Path] = {}
+    for file, header in headers.items():
+        if header is None:
+            slides[file.name] = file
+        elif header.sop_class == WHOLE_SLIDE and header.is_volume:
+            slides.setdefault(header.series, file)
+    yield from [folder] if len(slides) == 1 and len(files) > 1 and None not in headers.values() else slides.values()
 
 
 def _from_csv(path: Path) -> list[dict[str, Any]]:
