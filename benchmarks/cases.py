@@ -71,8 +71,7 @@ def _ours(n: int, blocks: dict[str, Any]) -> list[Case]:
         Case(ALL, "wsikit jpeg:90", "ours:tile", n, options={"workers": 0, "codec": "jpeg:90"}),
     ]
     for codec, said in (("zstd:1", ""), ("jpeg:90", " jpeg:90")):
-        if n > 1:
-            cases.append(Case(ALL, f"wsikit --workers {n}{said}", "ours:tile", n, options={"workers": n, "codec": codec}))
+        cases.append(Case(ALL, f"wsikit --workers {n}{said}", "ours:tile", n, options={"workers": n, "codec": codec}))
         cases.append(Case(ALL, f"wsikit --workers {n}{said}, {ARCHIVE} slides", "ours:tile", n, options={"workers": n, "codec": codec, "slides": ARCHIVE}))
     return cases
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -169,11 +170,13 @@ def tile(job: Job) -> Iterator[Work]:
 
 
 def _links(slide: str, folder: Path, count: int) -> list[Path]:
-    """The slide under several names."""
+    """The slide, as that many files: names of one file would be done once."""
+    if count == 1:
+        return [Path(slide)]
     folder.mkdir()
     found = [folder / f"{i}{Path(slide).suffix}" for i in range(count)]
     for path in found:
-        path.symlink_to(slide)
+        shutil.copyfile(slide, path)
     return found
 
 
