@@ -136,14 +136,14 @@ def test_the_override_travels(slide: Slide) -> None:
 
 
 def _read_in_child(slide: Slide, handle: int, answer: Any) -> None:
-    answer.send((slide.read((500, 400, 64, 64)), id(slide._handle) == handle))
+    answer.send((slide.read((500, 400, 64, 64)), id(slide._handle().reader) == handle))
 
 
 def test_a_forked_child_opens_the_file_itself(slide: Slide) -> None:
     """With its parent's handle it would share the position in the file."""
     expected = slide.read((500, 400, 64, 64))
     ours, theirs = multiprocessing.Pipe()
-    child = multiprocessing.get_context("fork").Process(target=_read_in_child, args=(slide, id(slide._handle), theirs))
+    child = multiprocessing.get_context("fork").Process(target=_read_in_child, args=(slide, id(slide._handle().reader), theirs))
     child.start()
     try:
         assert ours.poll(30)

@@ -277,6 +277,18 @@ class Slide:
         """
         return self.read_low_power(self.low_power(max_px))
 
+    def associated(self, name: str) -> tuple[np.ndarray, bytes]:
+        """One of ``facts.associated`` (label, macro, thumbnail): uint8 (H, W, 3 or 4), and its colour profile. It may show a patient's name.
+
+        Raises
+        ------
+        UsageError
+            There is none of that name that can be read.
+        DamagedSlideError
+            It cannot be decoded.
+        """
+        return self._with_reader(lambda r: r.associated(name))
+
     @cached_property
     def digest(self) -> str:
         """SHA-256 of the file, or of the sorted digests of all files that make up the slide."""

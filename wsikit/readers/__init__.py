@@ -83,6 +83,18 @@ class Reader(ABC):
             A part of the box cannot be decoded.
         """
 
+    def associated(self, name: str) -> tuple[np.ndarray, bytes]:
+        """Label, macro or thumbnail, which may show a patient's name: uint8 (H, W, 3 or 4), and its colour profile.
+
+        Raises
+        ------
+        UsageError
+            There is none of that name that this reader reads.
+        DamagedSlideError
+            It cannot be decoded.
+        """
+        raise UsageError(f"no associated image '{name}' that reader '{self.name}' reads")
+
     def focus(self, plane: str) -> None:  # noqa: B027 - most slides have one plane
         """Read this focal plane from now on; one of ``facts.focal_planes``."""
 

@@ -66,6 +66,10 @@ class NativeReader(Reader):
         assert self._tif is not None
         return self._levels[level].read(self._tif.filehandle.fileno(), Region(x, y, w, h))
 
+    def associated(self, name: str) -> tuple[np.ndarray, bytes]:
+        """Label, macro or thumbnail, as OpenSlide has them."""
+        return self._known.associated(name)
+
     def close(self) -> None:
         """Let go of the file."""
         self._known.close()

@@ -110,6 +110,16 @@ class OpenSlideReader(Reader):
         a = alpha.astype(np.uint16)
         return ((rgb * a + 255 * (255 - a) + 127) // 255).astype(np.uint8)
 
+    def associated(self, name: str) -> tuple[np.ndarray, bytes]:
+        """Label, macro or thumbnail: uint8 (H, W, 4), and its colour profile."""
+        if name not in tuple(self._slide.associated_images):  # asking the mapping itself would read the image
+            return super().associated(name)
+        try:
+            image = self._slide.associated_images[name]
+        except openslide.OpenSlideError as e:
+            raise DamagedSlideError(f"{self._path}: its {name} cannot be decoded ({e})") from e
+        return np.array(image), bytes(image.info.get("icc_profile", b""))
+
     def close(self) -> None:
         """Let go of the file."""
         with contextlib.suppress(ctypes.ArgumentError):  # it is closed
