@@ -102,6 +102,7 @@ def _png_alpha(path: Path, rgb: np.ndarray) -> None:
 # name → (how it is written, mean error of its codec, mpp that is read back)
 FORMATS: dict[str, tuple[Callable[[Path, np.ndarray], None], float, float | None]] = {
     "pyramid.tif": (lambda path, rgb: write_pyramid(path, rgb, MPP, quality=92), JPEG_ERROR, MPP),
+    "onelevel.tif": (lambda path, rgb: _tiff(tile=(256, 256), compression="jpeg", compressionargs={"level": 92})(path, rgb), JPEG_ERROR, MPP),
     "aperio.svs": (write_aperio, JPEG_ERROR, MPP),
     "subifds.ome.tif": (write_ome, 0, MPP),
     "bigtiff.tif": (lambda path, rgb: _tiff(bigtiff=True, tile=(256, 128), compression="lzw", predictor=True)(path, rgb), 0, MPP),
