@@ -137,7 +137,7 @@ def test_ctrl_c_is_one_line_and_what_is_done_is_kept(cli: Any, phantom: Any, tmp
     state = cli("verify", tmp_path / "out")
     assert state.code == 1
     assert "unfinished: lms.zarr\n" in state.out
-    assert state.out.endswith("score the slides again to repair them\n")
+    assert state.out.endswith("wsikit verify --repair, or scoring the slides again, mends it\n")
 
 
 @pytest.mark.slow

@@ -12,9 +12,10 @@ import pytest
 
 import wsikit as wk
 from wsikit.cli.main import main
-from wsikit.errors import DamagedStoreError, StoreMismatchError
+from wsikit.errors import DamagedStoreError, StoreMismatchError, WeightsMismatchError
 from wsikit.run import Progress
-from wsikit.run.again import Finding, aggregate_run, verify_run
+from wsikit.run.again import Finding, aggregate_run, repair_run, verify_run
+from wsikit.run.job import read_run, update_run
 from wsikit.store.receipts import read_receipts
 
 Differences = Callable[[Path, Path], set[str]]
@@ -230,3 +231,22 @@ def test_receipts_are_one_a_block_one_a_stage_and_two_for_the_slide(undisturbed:
     assert blocks == ["layout", *(f"r{r}c{c}" for r in range(2) for c in range(2)), "slide", "stage mitosis", "stage quality", "stage sts-subtype"]
     files = [f for r in read_receipts(undisturbed / "slides/small.receipts.jsonl") for f in r.files]
     assert len(files) == len(set(files)), "each file has one receipt"
+
+
+def test_repair_mends_what_verify_found_and_nothing_else(undisturbed: Path, run_copy: Path, differences: Differences) -> None:
+    flip(run_copy / "slides/small.zarr/0/c/0/1/1")
+    (run_copy / "slides/small.zarr/tables/mitosis/score/zarr.json").unlink()
+    (run_copy / "slides/small.geojson").unlink()
+    assert len(list(verify_run(run_copy))) == 3
+    blocks: list[Progress] = []
+    assert repair_run(run_copy, on_progress=lambda e: blocks.append(e) if e.kind == "block" else None) == []
+    assert differences(undisturbed, run_copy) == {"run.json"}  # its times
+    assert blocks
+
+
+def test_repair_refuses_a_model_that_changed(run_copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = read_run(run_copy)
+    run["job"]["models"]["mitosis"]["digest"] = "0" * 64
+    update_run(run_copy, job=run["job"])
+    with pytest.raises(WeightsMismatchError, match="not the model that this run had for mitosis"):
+        repair_run(run_copy)

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from wsikit.errors import OutputError, StoreMismatchError
-from wsikit.run import MIN_FREE_BYTES, Progress, prepare_folder
+from wsikit.run import Progress
 from wsikit.run.again import aggregate_run
+from wsikit.run.start import MIN_FREE_BYTES, prepare_folder
 
 Differences = Callable[[Path, Path], set[str]]
 NO_SPACE = "no space left on the disk; free some and run the same command again, finished blocks are kept"

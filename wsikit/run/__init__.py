@@ -2,48 +2,19 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from wsikit.errors import OutputError, SlideError, StoreMismatchError, UsageError
+from wsikit.errors import SlideError, UsageError
 from wsikit.location import locate
 from wsikit.run.cases import find_cases
-from wsikit.run.drive import Driver, Progress
-from wsikit.run.engine import open_pool
-from wsikit.run.job import RUN_FILE, Job, Pixels, check_job, choose_models, merge_jobs, now, only_run, read_run, write_run
+from wsikit.run.drive import Progress
+from wsikit.run.job import Job, Pixels, check_job, choose_models, read_run
 from wsikit.run.plan import BLOCK_PX
-from wsikit.run.results import table_digests
+from wsikit.run.start import Run, carry_out
 from wsikit.slide import Slide
-from wsikit.store import SlideStore, open_store
-from wsikit.store.durable import write_atomic
 from wsikit.survey import fit_target
-
-MIN_FREE_BYTES = 64 * 1024**2
-
-
-@dataclass(frozen=True)
-class Run:
-    """A run's folder and what it found.
-
-    ``results`` are the slides' results by id, as in ``slides/<slide_id>.json``; ``seconds`` is the workers' time by stage,
-    added up over this run's blocks.
-    """
-
-    folder: Path
-    results: dict[str, dict[str, Any]]
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @property
-    def failed(self) -> dict[str, str]:
-        """Why each failed slide failed, by id."""
-        return {k: r["reason"] for k, r in self.results.items() if r["status"] == "failed"}
-
-    def store(self, slide_id: str) -> SlideStore:
-        """The store of a slide."""
-        return open_store(self.folder / "slides" / f"{slide_id}.zarr")
 
 
 def score(
@@ -178,44 +149,7 @@ def _run(
     check_job(job)
     if options.get("stain_target") is not None:
         job = job.model_copy(update={"stain_target": fit_target(options["stain_target"], job.stain)})
-    prepare_folder(folder)
-    with only_run(folder):
-        if (folder / RUN_FILE).exists():
-            job = merge_jobs(Job.model_validate(read_run(folder)["job"]), job)
-        started = now()
-        write_run(folder, job, started=started)
-        with open_pool(workers, scheduler, job.device) as pool:
-            driver = Driver(folder, job, pool, on_progress, bool(options.get("debug")))
-            results = driver.run()
-        slides = {k: r["slide"]["digest"] for k, r in results.items() if "slide" in r}
-        seconds = {stage: round(value, 3) for stage, value in sorted(driver.clock.seconds.items())}
-        done = {"started": started, "finished": now(), "workers": pool.workers, "worker_seconds": seconds}
-        write_run(folder, job, **done, slide_digests=slides, files=table_digests(folder))
-    return Run(folder, results, seconds)
-
-
-def prepare_folder(folder: Path) -> None:
-    """Make sure, before any work, that results can be written.
-
-    Raises
-    ------
-    OutputError
-        The folder cannot be made or written, or its disk is full.
-    StoreMismatchError
-        It is a folder with other things in it.
-    """
-    probe = folder / "slides" / ".writable"
-    if folder.is_dir() and not (folder / RUN_FILE).exists() and any(p.name != "slides" and p.suffix != ".tmp" for p in folder.iterdir()):
-        raise StoreMismatchError(f"{folder}: holds other files and no {RUN_FILE}; choose an empty or new folder with -o")
-    try:
-        write_atomic(probe, b"wsikit")
-        probe.unlink()
-        free = shutil.disk_usage(folder).free
-    except OSError as e:
-        why = getattr(e.__cause__ or e, "strerror", None) or e
-        raise OutputError(f"{folder}: cannot be written ({why}); choose another folder with -o") from e
-    if free < MIN_FREE_BYTES:
-        raise OutputError(f"{folder}: only {free // 1024**2} MiB are free on this disk; free some space or choose another folder with -o")
+    return carry_out(folder, job, workers, scheduler, on_progress, debug=bool(options.get("debug")))
 
 
 __all__ = ["Progress", "Run", "score", "tile", "tile_slides"]

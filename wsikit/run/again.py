@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from wsikit.errors import DamagedStoreError
+from wsikit.errors import DamagedStoreError, WeightsMismatchError
+from wsikit.run.drive import Progress
 from wsikit.run.finish import aggregate_slide
-from wsikit.run.job import RUN_FILE, Job, only_run, read_run, update_run
+from wsikit.run.job import RUN_FILE, Job, choose_models, only_run, read_run, update_run
 from wsikit.run.ledger import SLIDE, commit_results, is_undamaged, receipts_path, was_finished
 from wsikit.run.prepare import load_plan, store_path
 from wsikit.run.results import TABLES, read_result, read_results, table_digests, write_results
+from wsikit.run.start import carry_out
 from wsikit.store import SlideStore
 from wsikit.store.durable import digest_of, sha256_file
 from wsikit.store.receipts import read_receipts
@@ -52,6 +54,28 @@ def _aggregate(folder: Path, job: Job, slide_id: str) -> str:
     aggregate_slide(str(folder), job.key, slide_id)
     commit_results(path)
     return "done"
+
+
+def repair_run(folder: Path, workers: int | None = 0, on_progress: Callable[[Progress], None] = lambda _: None) -> list[Finding]:
+    """Do again what is damaged, missing or unfinished of a run, from its slides and models; returns what is wrong even then.
+
+    Raises
+    ------
+    StoreMismatchError
+        The folder holds no run, or another process is working in it.
+    DamagedStoreError
+        Its ``run.json`` is damaged, so what was asked is not known.
+    OutputError
+        It cannot be written.
+    UnknownModelError, CardError, WeightsMismatchError
+        A model is gone, or is not the one that the run had.
+    """
+    job = Job.model_validate(read_run(folder)["job"])
+    for name, ref in choose_models(list(job.models), {n: r.folder for n, r in job.models.items()}).items() if job.models else ():
+        if ref.digest != job.models[name].digest:
+            raise WeightsMismatchError(f"{ref.folder}: not the model that this run had for {name}; put that one back, or score the slides again with this one")
+    carry_out(folder, job, workers, None, on_progress)
+    return list(verify_run(folder))
 
 
 class Finding(NamedTuple):
