@@ -17,6 +17,7 @@ from wsikit.grid import Raster
 from wsikit.slide import Slide, open_slide
 from wsikit.stain import StainFit, StainTarget, get_method
 from wsikit.tissue import TissueMask, find_tissue
+from wsikit.tissue.mask import GLASS
 
 OVERVIEW_MPP = 8.0
 SAMPLE_MPP = 1.0  # fine enough that nuclei are not averaged with the stroma around them
@@ -69,12 +70,31 @@ def survey(slide: Slide, stain: str = "macenko", target: StainTarget | None = No
         raise UnsupportedFormatError(f"{slide.path}: {slide.facts.not_he}")
     raster = overview_raster(slide)
     overview = slide.read_low_power(raster)
-    mask = find_tissue(overview, raster.mpp)
-    dark = float((overview.max(-1) < DARK_LEVEL).mean())
+    mask = slide_tissue(slide, raster, overview)
+    dark = float((_in_bounds(slide, raster, overview).max(-1) < DARK_LEVEL).mean())
     if dark > DARK_SHARE and not mask.tissue.any():
         raise UnsupportedFormatError(f"{slide.path}: {dark:.0%} of the slide is dark, so it is fluorescence and not a brightfield H&E stain")
     fit = method.fit(sample_tissue(slide, raster, mask.tissue))
     return Survey(raster, overview, mask, fit.model_copy(update={"target": target}) if target else fit)
+
+
+def slide_tissue(slide: Slide, raster: Raster, overview: np.ndarray) -> TissueMask:
+    """The tissue of a whole slide's low-power picture. Beyond its bounds is glass, whose made-up white must not pass for the slide's own."""
+    found = find_tissue(_in_bounds(slide, raster, overview), raster.mpp)
+    if found.kind.shape == overview.shape[:2]:
+        return found
+    kind = np.full(overview.shape[:2], GLASS, np.uint8)
+    _in_bounds(slide, raster, kind)[...] = found.kind
+    return TissueMask(kind, found.white_point)
+
+
+def _in_bounds(slide: Slide, raster: Raster, picture: np.ndarray) -> np.ndarray:
+    """The part of a low-power picture (H, W, …) whose pixels were scanned, all of each; at least one pixel."""
+    b, (dx, dy) = slide.bounds, raster.downsample
+    if (b.w, b.h) == slide.size:
+        return picture
+    x, y = min(math.ceil(b.x / dx), picture.shape[1] - 1), min(math.ceil(b.y / dy), picture.shape[0] - 1)
+    return picture[y : max(y + 1, int(b.y1 / dy)), x : max(x + 1, int(b.x1 / dx))]
 
 
 def fit_target(image: str | Path, stain: str) -> StainTarget:
@@ -101,7 +121,7 @@ def fit_target(image: str | Path, stain: str) -> StainTarget:
 def _target_pixels(slide: Slide) -> np.ndarray:
     if slide.mpp is not None:
         raster = overview_raster(slide)
-        return sample_tissue(slide, raster, find_tissue(slide.read_low_power(raster), raster.mpp).tissue)
+        return sample_tissue(slide, raster, slide_tissue(slide, raster, slide.read_low_power(raster)).tissue)
     if math.prod(slide.size) > MAX_IMAGE_PX:
         raise SlideError(f"{slide.path}: has no mpp and {slide.size.w} × {slide.size.h} px; give a slide with an mpp, or a crop of up to 32 megapixels")
     return _thinned(slide.read((0, 0, *slide.size)).reshape(-1, 3))

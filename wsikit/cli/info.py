@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from wsikit.cli.options import FocalPlane, given_path
 from wsikit.cli.output import Json, show_facts, show_json
 
 
@@ -15,14 +16,18 @@ def register(app: typer.Typer) -> None:
     """Add the verb."""
 
     @app.command()
-    def info(slide: Annotated[Path, typer.Argument(help="A slide file, or a folder of DICOM instances.")], as_json: Json = False) -> None:
+    def info(
+        slide: Annotated[Path, typer.Argument(help="A slide file, a folder of DICOM instances, an OME-Zarr folder, or an address of one.", parser=given_path)],
+        focal_plane: FocalPlane = None,
+        as_json: Json = False,
+    ) -> None:
         """What a slide is: reader, vendor, size, levels, mpp and where it came from, objective, ICC, associated images.
 
         Example: wsikit info a.svs
         """
         from wsikit.slide import Slide
 
-        with Slide(slide) as s:
+        with Slide(slide, focal_plane=focal_plane) as s:
             facts = slide_facts(s)
         if as_json:
             show_json(facts)

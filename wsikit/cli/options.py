@@ -24,6 +24,8 @@ Workers = Annotated[
 Scheduler = Annotated[str | None, typer.Option("--scheduler", help="Address of a running dask scheduler, tcp://host:port.")]
 Device = Annotated[str, typer.Option("--device", help="cpu, cuda or mps.")]
 MppOverride = Annotated[float | None, typer.Option("--mpp-override", help="µm/px of level 0, over what the files say (a CSV's mpp column goes first).")]
+Icc = Annotated[str, typer.Option("--icc", help="Colour profiles of slides: keep (pixels as stored) or srgb (applied, where a slide has one).")]
+FocalPlane = Annotated[str | None, typer.Option("--focal-plane", help="Which plane of slides with several, by its name in wsikit info. [default: the middle]")]
 Stain = Annotated[
     str, typer.Option("--stain", help="Stain of kept pixels and pictures: macenko, vahadane, reinhard or none. Models see the one that their card names.")
 ]

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from wsikit.cli.options import Device, MppOverride, Out, Scheduler, Slides, Stain, StainTarget, Workers, run_and_report
+from wsikit.cli.options import Device, FocalPlane, Icc, MppOverride, Out, Scheduler, Slides, Stain, StainTarget, Workers, run_and_report
 from wsikit.cli.output import Json
 
 
@@ -26,6 +26,8 @@ def register(app: typer.Typer) -> None:
         upsample: Annotated[bool, typer.Option("--upsample", help="Enlarge slides that are coarser than a model needs.")] = False,
         stain: Stain = "macenko",
         stain_target: StainTarget = None,
+        icc: Icc = "keep",
+        focal_plane: FocalPlane = None,
         workers: Workers = None,
         scheduler: Scheduler = None,
         device: Device = "cpu",
@@ -41,7 +43,14 @@ def register(app: typer.Typer) -> None:
         from wsikit.run import score as start
 
         models = parse_models(model or [])
-        options: dict[str, Any] = {"mpp_override": mpp_override, "device": device, "stain": stain, "stain_target": stain_target}
+        options: dict[str, Any] = {
+            "mpp_override": mpp_override,
+            "device": device,
+            "stain": stain,
+            "stain_target": stain_target,
+            "icc": icc,
+            "focal_plane": focal_plane,
+        }
         options |= {"upsample": upsample, "debug": settings["debug"]}
         return run_and_report(
             lambda **more: start(inputs, out, pipeline, models=models, keep_tiles=keep_tiles, workers=workers, scheduler=scheduler, **options, **more),

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from wsikit.cli.options import Device, MppOverride, Out, Scheduler, Slides, Stain, StainTarget, Workers, run_and_report
+from wsikit.cli.options import Device, FocalPlane, Icc, MppOverride, Out, Scheduler, Slides, Stain, StainTarget, Workers, run_and_report
 from wsikit.cli.output import Json
 
 
@@ -22,6 +22,8 @@ def register(app: typer.Typer) -> None:
         overlap: Annotated[int, typer.Option("--overlap", help="Overlap of the tiles in tables/tiles, px; stored pixels never overlap.")] = 0,
         stain: Stain = "macenko",
         stain_target: StainTarget = None,
+        icc: Icc = "keep",
+        focal_plane: FocalPlane = None,
         codec: Annotated[str, typer.Option("--codec", help="Pixel codec: zstd:LEVEL (lossless) or jpeg:QUALITY.")] = "zstd:1",
         mpp_override: MppOverride = None,
         workers: Workers = None,
@@ -38,7 +40,15 @@ def register(app: typer.Typer) -> None:
         from wsikit.run.job import Pixels
 
         pixels = Pixels(mpp=mpp, tile_px=tile_px, overlap_px=overlap, codec=codec)
-        options: dict[str, Any] = {"mpp_override": mpp_override, "device": device, "stain": stain, "stain_target": stain_target, "debug": settings["debug"]}
+        options: dict[str, Any] = {
+            "mpp_override": mpp_override,
+            "device": device,
+            "stain": stain,
+            "stain_target": stain_target,
+            "icc": icc,
+            "focal_plane": focal_plane,
+            "debug": settings["debug"],
+        }
         return run_and_report(
             lambda **more: tile_slides(inputs, out, pixels=pixels, workers=workers, scheduler=scheduler, **options, **more), inputs, as_json, mpp_override
         )

@@ -1,4 +1,6 @@
-"""QuPath GeoJSON: tissue and hotspot as annotations, mitoses as detections, in level-0 px.
+"""QuPath GeoJSON: tissue and hotspot as annotations, mitoses as detections, in level-0 px as QuPath counts them.
+
+QuPath crops a slide to its bounds (MRXS, SCN), and counts from their corner; so does this file, and says so in ``wsikit.origin``.
 
 QuPath's reader (PathObjectTypeAdapters) wants ``objectType``, ``classification`` with name and colour, numeric ``measurements`` and a
 UUID as ``id``. Features are written one by one, so a million detections need no memory.
@@ -13,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from shapely import MultiPolygon, box, set_precision
+from shapely import MultiPolygon, Point, box, set_precision
+from shapely.affinity import translate
 from shapely.geometry import mapping
+from shapely.geometry.base import BaseGeometry
 
 from wsikit.overlay.shapes import outlines
 from wsikit.store import SlideStore
@@ -33,13 +37,21 @@ def write_geojson(store: SlideStore, path: Path) -> int:
     """
     count = 0
     with atomic_file(path) as f:
-        f.write(b'{"type":"FeatureCollection","features":[')
+        f.write(b'{"type":"FeatureCollection",')
+        if any(origin_of(store)):
+            f.write(b'"wsikit":' + json.dumps({"origin": origin_of(store)}).encode() + b",")
+        f.write(b'"features":[')
         for feature in features(store):
             f.write(b",\n" if count else b"\n")
             f.write(json.dumps(feature, separators=(",", ":"), allow_nan=False).encode())
             count += 1
         f.write(b"\n]}\n")
     return count
+
+
+def origin_of(store: SlideStore) -> list[int]:
+    """The level-0 px (x, y) that QuPath calls 0, 0: the corner of the slide's bounds."""
+    return list(store.attributes["slide"].get("bounds", (0, 0))[:2])
 
 
 def features(store: SlideStore) -> Iterator[dict[str, Any]]:
@@ -61,12 +73,12 @@ def _detections(store: SlideStore, name: str, result: dict[str, Any]) -> Iterato
     table = store.tables()[name]
     for i, (point, score) in enumerate(zip(table["position"].tolist(), table["score"].tolist(), strict=True)):
         kind = "Mitosis" if score >= np.float32(result["threshold"]) else "Below threshold"
-        geometry = {"type": "Point", "coordinates": [round(point[0], 2), round(point[1], 2)]}
-        yield _feature(store, f"{name}/{i}", geometry, "detection", kind, {"score": round(score, 4)})
+        yield _feature(store, f"{name}/{i}", Point(point), "detection", kind, {"score": round(score, 4)})
 
 
-def _feature(store: SlideStore, key: str, shape: Any, kind: str, name: str, measurements: dict[str, float], label: str = "") -> dict[str, Any]:
-    geometry = shape if isinstance(shape, dict) else mapping(_rounded(shape))
+def _feature(store: SlideStore, key: str, shape: BaseGeometry, kind: str, name: str, measurements: dict[str, float], label: str = "") -> dict[str, Any]:
+    x, y = origin_of(store)
+    geometry = _point(shape.x - x, shape.y - y) if isinstance(shape, Point) else mapping(_rounded(translate(shape, -x, -y) if x or y else shape))
     unique = uuid.uuid5(uuid.NAMESPACE_URL, f"wsikit:{store.attributes['slide']['digest']}:{key}")
     properties: dict[str, Any] = {
         "objectType": kind,
@@ -77,6 +89,10 @@ def _feature(store: SlideStore, key: str, shape: Any, kind: str, name: str, meas
     if label:
         properties["name"] = label
     return {"type": "Feature", "id": str(unique), "geometry": geometry, "properties": properties}
+
+
+def _point(x: float, y: float) -> dict[str, Any]:
+    return {"type": "Point", "coordinates": [round(x, 2), round(y, 2)]}
 
 
 def _rounded(shape: Any) -> Any:

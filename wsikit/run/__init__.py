@@ -41,7 +41,8 @@ def score(
     workers : processes; 0 works in this process, None takes one per GPU or core. More than 0 needs the caller's script to be guarded by
         ``if __name__ == "__main__":``
     scheduler : address of a dask scheduler to use
-    options : ``mpp_override``, ``device``, ``stain``, ``stain_target``, ``block_px``, ``upsample``, ``debug``. ``stain`` and ``stain_target`` (an
+    options : ``mpp_override``, ``focal_plane`` (of slides with several), ``icc`` (``srgb`` applies slides' colour profiles), ``device``,
+        ``stain``, ``stain_target``, ``block_px``, ``upsample``, ``debug``. ``stain`` and ``stain_target`` (an
         image whose colours to take, instead of the reference) are of the kept pixels and pictures: a model always sees the colours of its card
 
     Raises
@@ -139,12 +140,16 @@ def _run(
     on_progress: Callable[[Progress], None],
     options: Mapping[str, Any],
 ) -> Run:
-    known = {"mpp_override", "device", "stain", "stain_target", "block_px", "upsample", "debug"}
+    known = {"mpp_override", "focal_plane", "icc", "device", "stain", "stain_target", "block_px", "upsample", "debug"}
     if unknown := set(options) - known:
         raise UsageError(f"no option is called {', '.join(sorted(unknown))}; there are: {', '.join(sorted(known))}")
     # workers may have another current folder
-    cases = [c.model_copy(update={"path": str(locate(c.path).absolute())}) for c in find_cases(inputs, options.get("mpp_override"))]
-    parameters = {k: v for k, v in options.items() if k in ("device", "stain", "upsample") and v is not None}
+    more = {"focal_plane": options["focal_plane"]} if options.get("focal_plane") else {}
+    cases = [
+        c.model_copy(update={"path": str(locate(c.path).absolute())} | (more if c.focal_plane is None else {}))
+        for c in find_cases(inputs, options.get("mpp_override"))
+    ]
+    parameters = {k: v for k, v in options.items() if k in ("device", "stain", "upsample", "icc") and v is not None}
     job = Job(models=dict(models), pixels=pixels, slides=cases, block_px=options.get("block_px") or BLOCK_PX, **parameters)
     check_job(job)
     if options.get("stain_target") is not None:

@@ -21,7 +21,7 @@ from wsikit.resolution import MAX_MPP, MIN_MPP, is_believable, parse_number
 SUFFIXES = frozenset(  # .dcm is taken by folder
     [".svs", ".tif", ".tiff", ".ndpi", ".scn", ".mrxs", ".bif", ".vms", ".vmu", ".svslide", ".czi", ".jpg", ".jpeg", ".png", ".npy"]
 )
-_RESERVED = frozenset(["path", "slide", "slide_id", "patient", "mpp"])
+_RESERVED = frozenset(["path", "slide", "slide_id", "patient", "mpp", "focal_plane"])
 
 
 class Case(BaseModel):
@@ -34,6 +34,7 @@ class Case(BaseModel):
     patient: str = ""
     mpp: float | None = None
     mpp_source: str = "override"
+    focal_plane: str | None = None
     refused: str = ""  # why it cannot even be named
     extra: dict[str, str] = {}
 
@@ -41,7 +42,7 @@ class Case(BaseModel):
 def find_cases(inputs: Sequence[str | Path], mpp_override: float | None = None) -> list[Case]:
     """All slides of these files, folders and CSVs, in their order, each once.
 
-    A CSV has a column ``path`` (relative to it, or absolute), and may have ``slide_id``, ``patient``, ``mpp`` and any others, which are
+    A CSV has a column ``path`` (relative to it, or absolute), and may have ``slide_id``, ``patient``, ``mpp``, ``focal_plane`` and any others, which are
     kept. A folder is searched through, hidden files left out; one that holds the instances of a DICOM slide is one slide.
 
     Raises
@@ -146,7 +147,7 @@ def _row(csv_path: Path, number: int, line: dict[str | Any, Any]) -> dict[str, A
         "path": locate(given) if "://" in given else csv_path.parent / given,
         "extra": {k: v for k, v in values.items() if k not in _RESERVED},
     }
-    row |= {k: values[k] for k in ("patient", "slide_id") if values.get(k)}
+    row |= {k: values[k] for k in ("patient", "slide_id", "focal_plane") if values.get(k)}
     if values.get("mpp"):
         mpp = parse_number(values["mpp"])
         if mpp is None or not math.isfinite(mpp):
@@ -160,7 +161,7 @@ def _each_once(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     found: dict[Path, dict[str, Any]] = {}
     for row in rows:
         first = found.setdefault(row["path"].resolve(), row)
-        if differing := [k for k in ("patient", "mpp", "slide_id") if first.get(k) != row.get(k)]:
+        if differing := [k for k in ("patient", "mpp", "slide_id", "focal_plane") if first.get(k) != row.get(k)]:
             raise LabelsError(f"{row['path']}: named twice, with another {differing[0]}; keep one")
     return list(found.values())
 

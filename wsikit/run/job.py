@@ -16,6 +16,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from wsikit import RESEARCH_USE_ONLY, __version__
+from wsikit.colour import ICC_CHOICES, KEEP
 from wsikit.errors import DamagedStoreError, StoreMismatchError, UsageError
 from wsikit.models import RISK_PIPELINE, Card, check_weights, find_model, pipelines, read_card
 from wsikit.run.cases import Case
@@ -70,6 +71,7 @@ class Job(BaseModel):
     models: dict[str, ModelRef] = {}
     stain: str = "macenko"
     stain_target: StainTarget | None = None
+    icc: str = KEEP
     pixels: Pixels | None = None
     block_px: int = BLOCK_PX
     device: str = "cpu"
@@ -135,7 +137,7 @@ def check_job(job: Job) -> None:
     Raises
     ------
     UsageError
-        A stain method, codec, device, tile or block size cannot be.
+        A stain method, codec, device, tile or block size, or what to do with colour profiles cannot be.
     """
     for name in {job.stain, *(card.stain for card in job.cards().values())}:
         get_method(name)
@@ -147,6 +149,8 @@ def check_job(job: Job) -> None:
             raise UsageError(f"an mpp of {job.pixels.mpp:g} is outside 0.05–20")
     if not 256 <= job.block_px <= 16384:
         raise UsageError("blocks have 256 to 16384 px a side")
+    if job.icc not in ICC_CHOICES:
+        raise UsageError(f"icc '{job.icc}': choose {' or '.join(ICC_CHOICES)}")
     check_device(job.device)
 
 

@@ -53,17 +53,18 @@ def store_path(run_dir: str | Path, slide_id: str) -> Path:
 
 def open_case(run_dir: str, run_key: str, slide_id: str) -> Slide:
     """A slide of a run, opened once per process, and again when its file was replaced."""
-    case = load_job(run_dir, run_key).case(slide_id)
+    job = load_job(run_dir, run_key)
+    case = job.case(slide_id)
     if case.refused:
         raise UnsupportedFormatError(case.refused)
     file = locate(case.path)
     stamp = (s.st_ino, s.st_size, s.st_mtime_ns) if file.exists() and (s := file.stat()) else ()
-    return _open_case(case.path, case.mpp, case.mpp_source, stamp)
+    return _open_case(case.path, case.mpp, case.mpp_source, case.focal_plane, job.icc, stamp)
 
 
 @lru_cache(maxsize=4)
-def _open_case(path: str, mpp: float | None, mpp_source: str, stamp: tuple[int, ...]) -> Slide:
-    return Slide(path, mpp=mpp, mpp_source=mpp_source)
+def _open_case(path: str, mpp: float | None, mpp_source: str, focal_plane: str | None, icc: str, stamp: tuple[int, ...]) -> Slide:
+    return Slide(path, mpp=mpp, mpp_source=mpp_source, focal_plane=focal_plane, icc=icc)
 
 
 def prepare_slide(run_dir: str, run_key: str, slide_id: str) -> dict[str, Any]:
