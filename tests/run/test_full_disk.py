@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 
 from wsikit.errors import OutputError, StoreMismatchError
-from wsikit.run import Progress
+from wsikit.run import Progress, drive
 from wsikit.run.again import aggregate_run
 from wsikit.run.start import MIN_FREE_BYTES, prepare_folder
 
@@ -41,8 +42,15 @@ def test_the_disk_fills_between_two_blocks(score: Any, undisturbed: Path, differ
 
 @pytest.fixture
 def room(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many files have been opened to write, and how many there is room for; all of wsikit and zarr write through `Path.open`."""
-    counts, real = [0, 10**9], Path.open
+    """How many files have been opened to write, and how many there is room for; wsikit and zarr write through `Path.open` and `os.open`."""
+    counts, real, plain = [0, 10**9], Path.open, os.open
+
+    def raw(path: Any, flags: int, mode: int = 0o777, **more: Any) -> int:
+        if flags & os.O_CREAT:
+            counts[0] += 1
+            if counts[0] > counts[1]:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        return plain(path, flags, mode, **more)
 
     def limited(self: Path, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
         if set(mode) & set("wax+"):
@@ -52,6 +60,7 @@ def room(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         return real(self, mode, *args, **kwargs)
 
     monkeypatch.setattr(Path, "open", limited)
+    monkeypatch.setattr(os, "open", raw)
     return counts
 
 
@@ -71,6 +80,48 @@ def test_the_disk_fills_at_any_write(score: Any, undisturbed: Path, differences:
     room[1] = 10**9
     score(tmp_path / "run", keep_tiles=True)
     assert score.done[-1] == 0
+    assert differences(tmp_path / "run", undisturbed) == {"run.json"}
+
+
+def test_an_almost_full_disk_pauses_the_run_until_there_is_room(
+    score: Any, undisturbed: Path, differences: Differences, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drive, "LOOK_SECONDS", 0.01)
+    real, low, paused = shutil.disk_usage, [False], []
+
+    def usage(path: Path) -> Any:
+        return real(path)._replace(free=1 << 20) if low[0] else real(path)
+
+    def fill(event: Progress) -> None:
+        if event.kind == "block" and score.done[-1] == 2:
+            low[0] = True
+        if event.kind == "paused":
+            paused.append(event.reason)
+            low[0] = len(paused) < 5
+
+    monkeypatch.setattr(shutil, "disk_usage", usage)
+    score(tmp_path / "run", fill, keep_tiles=True)
+    assert len(paused) == 5
+    assert "only 1 MiB are free on this disk; waiting" in paused[0]
+    assert differences(tmp_path / "run", undisturbed) == {"run.json"}
+
+
+def test_a_disk_that_stays_full_stops_the_run_and_keeps_its_blocks(
+    score: Any, undisturbed: Path, differences: Differences, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drive, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(drive, "PAUSE_SECONDS", 0.05)
+    real, low = shutil.disk_usage, [False]
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: real(path)._replace(free=1 << 20) if low[0] else real(path))
+
+    def fill(event: Progress) -> None:
+        low[0] = (event.kind == "block" and score.done[-1] == 2) or low[0]
+
+    with pytest.raises(OutputError, match=r"only 1 MiB are free.*finished blocks are kept"):
+        score(tmp_path / "run", fill, keep_tiles=True)
+    low[0] = False
+    score(tmp_path / "run", keep_tiles=True)
+    assert score.done == [2, 2]
     assert differences(tmp_path / "run", undisturbed) == {"run.json"}
 
 

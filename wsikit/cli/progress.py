@@ -19,6 +19,7 @@ class RunProgress:
         self._total, self._quiet, self._every_slide = slides, quiet, every_slide
         self._done = self._failed = self._tiles = self._blocks = self._planned = 0
         self._px = 0.0
+        self._paused = False
         self._start = self._said = time.monotonic()
         self._bar: Any = None
         self._task: Any = None
@@ -40,12 +41,19 @@ class RunProgress:
 
     def __call__(self, event: Progress) -> None:
         """Take note of an event, and show it."""
+        self._show(event)
+        self._paused = event.kind == "paused"
+
+    def _show(self, event: Progress) -> None:
         if event.kind == "planned":
             self._planned += event.blocks
         elif event.kind == "block":
             self._blocks += 1
             self._tiles += event.tiles
             self._px += event.px
+        elif event.kind == "paused":
+            if time.monotonic() - self._said > _LINE_SECONDS or not self._paused:
+                self._say(event.reason)
         else:
             self._done += 1
             self._total = max(self._total, self._done)  # a run that resumes has slides of earlier times too

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -9,7 +10,7 @@ from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any, NamedTuple
 
 from wsikit.clock import Clock
@@ -28,11 +29,13 @@ from wsikit.store.durable import digest_of, write_json
 from wsikit.store.receipts import Receipt, append_receipt
 
 CSV_SECONDS = 2.0  # how often the tables are rewritten while slides finish
+LOW_BYTES, LOW_SHARE = 256 * 1024**2, 0.05  # of the disk, whichever is less: below it no further block is begun
+PAUSE_SECONDS, LOOK_SECONDS = 600.0, 2.0  # how long a run waits for room, and how often it looks
 
 
 @dataclass(frozen=True)
 class Progress:
-    """What just happened: ``planned`` (n blocks to do, of how many), ``block`` (n tiles, px of a block done) or ``slide`` (status)."""
+    """What just happened: ``planned`` (n blocks to do, of how many), ``block`` (n tiles, px of a block done), ``slide`` (status) or ``paused`` (reason)."""
 
     kind: str
     slide_id: str
@@ -119,6 +122,7 @@ class Driver:
         submitted = False
         while len(self.pending) < self.pool.window:
             slide = next((s for s in self.active if s.todo), None)
+            self._wait_for_room()
             if slide is not None:
                 self._submit(_Task(slide, "block", slide.todo.popleft()))
             elif (fresh := next(waiting, None)) is not None:
@@ -131,6 +135,22 @@ class Driver:
             self._submit(self.suspects.popleft()._replace(alone=True))
             submitted = True
         return submitted
+
+    def _wait_for_room(self) -> None:
+        """Pause while the disk is almost full: an archive's night is not to end because something else filled it for a while.
+
+        Raises
+        ------
+        OutputError
+            It did not change.
+        """
+        since = monotonic()
+        while (free := shutil.disk_usage(self.folder)).free < min(LOW_BYTES, LOW_SHARE * free.total):
+            said = f"{self.folder}: only {free.free // 1024**2} MiB are free on this disk"
+            if monotonic() - since > PAUSE_SECONDS:
+                raise OutputError(f"{said}, {PAUSE_SECONDS / 60:.0f} minutes long; free some and run the same command again, finished blocks are kept")
+            self.on_progress(Progress("paused", "", reason=f"{said}; waiting until there is more"))
+            sleep(LOOK_SECONDS)
 
     def _submit(self, task: _Task) -> None:
         task.slide.running += 1
