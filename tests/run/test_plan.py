@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from wsikit.geometry import Level, Size
 from wsikit.grid import TileGrid, make_raster, raster_at
-from wsikit.run.plan import BLOCK_MULTIPLE, PIXELS, Plan, block_grid, finest_downsample, grid_info, grid_of, make_stage, pyramid_sizes, shard_px
+from wsikit.run.plan import BLOCK_MULTIPLE, PIXELS, Plan, block_grid, finest_downsample, grid_info, grid_of, make_stage, pyramid_sizes, shard_px, stored_tile_px
 
 SIZE = Size(7001, 5003)
 LEVELS = [Level(0, SIZE, (1.0, 1.0)), Level(1, Size(1750, 1250), (7001 / 1750, 5003 / 1250))]
@@ -145,3 +145,14 @@ def test_the_pyramid_goes_by_fours_and_loses_no_pixel(size: Size) -> None:
     assert all(max(s) > 512 for s in sizes[:-1])
     for fine, coarse in pairwise(sizes):
         assert all(4 * (c - 1) < f <= 4 * c for f, c in zip(fine, coarse, strict=True))
+
+
+@given(st.integers(16, 4096))
+def test_no_tile_makes_a_huge_block(tile_px: int) -> None:
+    """A block's pixels stay within memory whatever the side of the tiles, and it is whole chunks and whole coarse pixels."""
+    grid = TileGrid(make_raster([Level(0, Size(50_000, 40_000), (1.0, 1.0))], (0.5, 0.5), 0.5), stored_tile_px(tile_px))
+    shard = shard_px(grid, (1.0, 1.0), 4096)
+    assert shard <= 6144
+    assert shard % grid.tile_px == 0
+    assert shard % BLOCK_MULTIPLE == 0
+    assert 0 <= grid.tile_px - tile_px < BLOCK_MULTIPLE

@@ -15,6 +15,7 @@ from wsikit.store.durable import digest_of
 
 PIXELS, TILES, QUALITY = "pixels", "tiles", "quality"
 BLOCK_PX = 4096
+MAX_BLOCK = 1.25
 PYRAMID_FACTOR = 4
 BLOCK_LEVELS = 3  # stored levels that a block writes: 1, 4 and 16 px a side per pixel
 BLOCK_MULTIPLE = PYRAMID_FACTOR ** (BLOCK_LEVELS - 1)
@@ -85,6 +86,19 @@ def block_grid(grids: Mapping[str, TileGrid], block_px: int, shard: int | None =
         return BlockGrid((shard * dx, shard * dy))
     dx, dy = finest_downsample(grids.values())
     return BlockGrid((block_px * dx, block_px * dy))
+
+
+def stored_tile_px(tile_px: int) -> int:
+    """Side of the stored chunks for tiles of this side: the same, or the next multiple of 16 where whole tiles would make a block huge.
+
+    A block is a whole number of chunks and of the pixels of its coarsest level, so 997 px would make blocks of 15,952 px.
+
+    >>> [stored_tile_px(n) for n in (256, 299, 500, 997)]
+    [256, 299, 500, 1008]
+    """
+    if math.lcm(tile_px, BLOCK_MULTIPLE) <= MAX_BLOCK * BLOCK_PX:
+        return tile_px
+    return -(-tile_px // BLOCK_MULTIPLE) * BLOCK_MULTIPLE
 
 
 def shard_px(grid: TileGrid, finest: tuple[float, float], block_px: int) -> int:

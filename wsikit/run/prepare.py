@@ -33,6 +33,7 @@ from wsikit.run.plan import (
     make_stage,
     pyramid_sizes,
     shard_px,
+    stored_tile_px,
 )
 from wsikit.run.quality import quality_layout, quality_stage
 from wsikit.run.stains import model_stains, stain_key, stain_of
@@ -167,7 +168,7 @@ def _pixel_layout(slide: Slide, job: Job, grids: dict[str, TileGrid]) -> dict[st
         raster = slide.raster(job.pixels.mpp, upsample=job.upsample)
     else:
         raster = min((g.raster for g in grids.values()), key=lambda r: r.downsample, default=slide.reduced(1))
-    grid = TileGrid(raster, job.pixels.tile_px)  # stored tiles do not overlap, whatever overlap their table has
+    grid = TileGrid(raster, stored_tile_px(job.pixels.tile_px))  # stored tiles do not overlap, whatever overlap their table has
     return grid_info(grid) | {"shard_px": shard_px(grid, finest_downsample([grid, *grids.values()]), job.block_px)}
 
 
