@@ -1,4 +1,4 @@
-"""Aperio SVS and generic tiled TIFF at the speed of the decoder: OpenSlide tells the facts, the tiles are decoded here.
+"""Aperio SVS, Philips and generic tiled TIFF at the speed of the decoder: OpenSlide tells the facts, the tiles are decoded here.
 
 OpenSlide composes every region on an RGBA canvas, which costs most of its time. Here the compressed tiles that a region
 covers are decoded straight into place. A file is taken only when its levels are tiled TIFF images and some of the
@@ -22,7 +22,7 @@ from wsikit.readers._tiles import TiledLevel
 from wsikit.readers.openslide import OpenSlideReader
 from wsikit.readers.tiff import open_tiff
 
-_VENDORS = ("aperio", "generic-tiff")
+_VENDORS = ("aperio", "generic-tiff", "philips")
 _CHECKED_TILES = 4  # of each level, besides its last one
 _SHIFTED = 8.0  # mean grey levels: OpenSlide cannot start on a pixel of a level whose downsample is not whole, so it is off by a part of one
 
@@ -88,6 +88,8 @@ def _matching(tif: tifffile.TiffFile, facts: Facts, path: Path) -> list[TiledLev
     if facts.vendor not in _VENDORS:
         raise UnsupportedFormatError(f"{path}: {facts.vendor} keeps its tiles in ways of its own; OpenSlide reads it")
     tiled = [TiledLevel(path, p) for p in tif.pages if p.is_tiled and p.dtype == np.uint8 and p.samplesperpixel in (3, 4) and p.imagedepth == 1]
+    if facts.vendor == "philips":
+        return _padded(tiled, facts, path)
     by_size = {page.size: page for page in reversed(tiled)}
     if missing := [lv.size for lv in facts.levels if lv.size not in by_size]:
         raise UnsupportedFormatError(f"{path}: no tiled image of {missing[0].w} × {missing[0].h} px; OpenSlide reads it")
@@ -95,6 +97,14 @@ def _matching(tif: tifffile.TiffFile, facts: Facts, path: Path) -> list[TiledLev
     if facts.vendor == "aperio" and any(0 in level.sizes() for level in levels):
         raise UnsupportedFormatError(f"{path}: tiles are missing, which OpenSlide fills from other levels")
     return levels
+
+
+def _padded(tiled: list[TiledLevel], facts: Facts, path: Path) -> list[TiledLevel]:
+    """Philips pads each level to whole tiles, so that only their order tells which image is which level's."""
+    found = list(zip(tiled, facts.levels, strict=False))
+    if len(found) < len(facts.levels) or any(not 0 <= m - n < t for page, lv in found for m, n, t in zip(page.size, lv.size, page.tile, strict=True)):
+        raise UnsupportedFormatError(f"{path}: tiled images of {[tuple(t.size) for t in tiled]} px that are not its levels; OpenSlide reads it")
+    return [page for page, _ in found]
 
 
 @lru_cache(maxsize=64)
@@ -112,7 +122,9 @@ def _agrees(reader: NativeReader, level: int) -> bool:
     chosen = {*sorted(range(len(sizes)), key=lambda i: -sizes[i])[:_CHECKED_TILES], len(sizes) - 1}
     whole = all(float(d).is_integer() for d in reader.facts.levels[level].downsample)
     for index in sorted(chosen):
-        box = reader._levels[level].region(index)
+        box = reader._levels[level].region(index).clip(reader.facts.levels[level].size)
+        if box.is_empty:
+            continue
         ours, theirs = (r.read(level, box.x, box.y, box.w, box.h).astype(int) for r in (reader, reader._known))
         if whole and (ours != theirs).any():
             return False
