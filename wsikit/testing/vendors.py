@@ -66,7 +66,8 @@ def write_scn(path: Path, levels: list[np.ndarray], mpp: float, *, at: tuple[int
         f'<dimension sizeX="96" sizeY="64" r="0" ifd="0"/></pixels><view {whole} offsetX="0" offsetY="0" spacingZ="0"/>'
         "<scanSettings><objectiveSettings><objective>0.6</objective></objectiveSettings><illuminationSettings><numericalAperture>0.01</numericalAperture>"
         "<illuminationSource>brightfield</illuminationSource></illuminationSettings></scanSettings></image>"
-        f'<image name="area"><creationDate>2020-01-01T00:00:00Z</creationDate><device model="Leica SCN400"/><pixels sizeX="{w}" sizeY="{h}">{dimensions}</pixels>'
+        '<image name="area"><creationDate>2020-01-01T00:00:00Z</creationDate><device model="Leica SCN400"/>'
+        f'<pixels sizeX="{w}" sizeY="{h}">{dimensions}</pixels>'
         f'<view sizeX="{int(w * nm)}" sizeY="{int(h * nm)}" offsetX="{int(at[0] * nm)}" offsetY="{int(at[1] * nm)}" spacingZ="0"/>'
         "<scanSettings><objectiveSettings><objective>20</objective></objectiveSettings><illuminationSettings><numericalAperture>0.4</numericalAperture>"
         "<illuminationSource>brightfield</illuminationSource></illuminationSettings></scanSettings></image></collection></scn>"
