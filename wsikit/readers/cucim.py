@@ -7,11 +7,11 @@ Never chosen by itself: nvJPEG's pixels differ from the CPU's by a few grey leve
 from __future__ import annotations
 
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-from cucim.clara import CuImage
 
 from wsikit import threads
 from wsikit.errors import DamagedSlideError, UnsupportedFormatError, WsikitError
@@ -19,6 +19,8 @@ from wsikit.readers import Facts, Reader
 from wsikit.readers.openslide import OpenSlideReader
 from wsikit.readers.tiff import open_tiff
 
+if find_spec("cucim") is None:
+    raise ImportError("cucim is not installed")
 _VENDORS = ("aperio", "generic-tiff")
 _CODECS = (7, 33003, 33005)  # JPEG, JPEG 2000 as Aperio has it; of others it complains on the terminal
 _UNASKED = 1  # below every other reader
@@ -41,6 +43,8 @@ class CucimReader(Reader):
     def __init__(self, path: Path) -> None:
         self._path, self._facts = path, _facts_of(path)
         try:
+            from cucim.clara import CuImage
+
             self._image: Any = CuImage(str(path))
             sizes = self._image.resolutions["level_dimensions"]
         except Exception as e:  # whatever its C++ side raises
