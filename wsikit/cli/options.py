@@ -22,6 +22,8 @@ Workers = Annotated[
     int | None, typer.Option("--workers", help="Worker processes on this machine; 0 works in this process. [default: one per GPU or core, at most 8]", min=0)
 ]
 Scheduler = Annotated[str | None, typer.Option("--scheduler", help="Address of a running dask scheduler, tcp://host:port.")]
+Memory = Annotated[str | None, typer.Option("--memory", help="Most memory of all processes together, such as 16GiB: fewer workers, then smaller blocks.")]
+ReaderName = Annotated[str | None, typer.Option("--reader", help="Read all slides with this one, such as cucim. [default: the best for each file]")]
 Device = Annotated[str, typer.Option("--device", help="cpu, cuda or mps.")]
 MppOverride = Annotated[float | None, typer.Option("--mpp-override", help="µm/px of level 0, over what the files say (a CSV's mpp column goes first).")]
 Icc = Annotated[str, typer.Option("--icc", help="Colour profiles of slides: keep (pixels as stored) or srgb (applied, where a slide has one).")]

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from wsikit.cli.options import Device, FocalPlane, Icc, MppOverride, Out, Scheduler, Slides, Stain, StainTarget, Workers, run_and_report
+from wsikit.cli.options import Device, FocalPlane, Icc, Memory, MppOverride, Out, ReaderName, Scheduler, Slides, Stain, StainTarget, Workers, run_and_report
 from wsikit.cli.output import Json
 
 
@@ -28,8 +28,10 @@ def register(app: typer.Typer) -> None:
         stain_target: StainTarget = None,
         icc: Icc = "keep",
         focal_plane: FocalPlane = None,
+        reader: ReaderName = None,
         workers: Workers = None,
         scheduler: Scheduler = None,
+        memory: Memory = None,
         device: Device = "cpu",
         as_json: Json = False,
     ) -> int:
@@ -50,6 +52,8 @@ def register(app: typer.Typer) -> None:
             "stain_target": stain_target,
             "icc": icc,
             "focal_plane": focal_plane,
+            "reader": reader,
+            "memory": memory,
         }
         options |= {"upsample": upsample, "debug": settings["debug"]}
         return run_and_report(

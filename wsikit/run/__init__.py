@@ -10,7 +10,9 @@ from wsikit.errors import SlideError, UsageError
 from wsikit.location import locate
 from wsikit.run.cases import find_cases
 from wsikit.run.drive import Progress
+from wsikit.run.engine import default_workers
 from wsikit.run.job import Job, Pixels, check_job, choose_models, read_run
+from wsikit.run.memory import parse_memory, share_out
 from wsikit.run.plan import BLOCK_PX
 from wsikit.run.start import Run, carry_out
 from wsikit.slide import Slide
@@ -41,9 +43,9 @@ def score(
     workers : processes; 0 works in this process, None takes one per GPU or core. More than 0 needs the caller's script to be guarded by
         ``if __name__ == "__main__":``
     scheduler : address of a dask scheduler to use
-    options : ``mpp_override``, ``focal_plane`` (of slides with several), ``icc`` (``srgb`` applies slides' colour profiles), ``device``,
-        ``stain``, ``stain_target``, ``block_px``, ``upsample``, ``debug``. ``stain`` and ``stain_target`` (an
-        image whose colours to take, instead of the reference) are of the kept pixels and pictures: a model always sees the colours of its card
+    options : ``mpp_override``, ``focal_plane``, ``icc``, ``reader``, ``device``, ``stain``, ``stain_target``, ``block_px``, ``memory`` (such as
+        "16GiB", for all processes of this machine together), ``upsample``, ``debug``. ``stain`` and ``stain_target`` (an image whose colours to
+        take, instead of the reference) are of the kept pixels and pictures: a model always sees the colours of its card
 
     Raises
     ------
@@ -140,7 +142,7 @@ def _run(
     on_progress: Callable[[Progress], None],
     options: Mapping[str, Any],
 ) -> Run:
-    known = {"mpp_override", "focal_plane", "icc", "device", "stain", "stain_target", "block_px", "upsample", "debug"}
+    known = {"mpp_override", "focal_plane", "icc", "device", "stain", "stain_target", "block_px", "memory", "reader", "upsample", "debug"}
     if unknown := set(options) - known:
         raise UsageError(f"no option is called {', '.join(sorted(unknown))}; there are: {', '.join(sorted(known))}")
     # workers may have another current folder
@@ -149,12 +151,18 @@ def _run(
         c.model_copy(update={"path": str(locate(c.path).absolute())} | (more if c.focal_plane is None else {}))
         for c in find_cases(inputs, options.get("mpp_override"))
     ]
-    parameters = {k: v for k, v in options.items() if k in ("device", "stain", "upsample", "icc") and v is not None}
-    job = Job(models=dict(models), pixels=pixels, slides=cases, block_px=options.get("block_px") or BLOCK_PX, **parameters)
+    parameters = {k: v for k, v in options.items() if k in ("device", "stain", "upsample", "icc", "reader") and v is not None}
+    block_px, worker_bytes = options.get("block_px") or BLOCK_PX, 0
+    if options.get("memory"):
+        if scheduler is not None:
+            raise UsageError("--memory is of worker processes on this machine; those of a scheduler have the memory that they were started with")
+        wanted = default_workers(options.get("device") or "cpu") if workers is None else workers
+        workers, block_px, worker_bytes = share_out(parse_memory(str(options["memory"])), wanted, models=bool(models))
+    job = Job(models=dict(models), pixels=pixels, slides=cases, block_px=block_px, **parameters)
     check_job(job)
     if options.get("stain_target") is not None:
         job = job.model_copy(update={"stain_target": fit_target(options["stain_target"], job.stain)})
-    return carry_out(folder, job, workers, scheduler, on_progress, debug=bool(options.get("debug")))
+    return carry_out(folder, job, workers, scheduler, on_progress, worker_bytes=worker_bytes, debug=bool(options.get("debug")))
 
 
 __all__ = ["Progress", "Run", "score", "tile", "tile_slides"]

@@ -17,6 +17,8 @@ from wsikit.threads import cores
 _THREADS = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
 # glibc otherwise hands every large buffer back to the system at once, and half the time goes into page faults
 _MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**28), "MALLOC_TRIM_THRESHOLD_": str(2**29)}
+# tasks carry no data that could be spilled, so a worker over its limit is ended at once
+_MEMORY_RULES = {f"distributed.worker.memory.{name}": value for name, value in (("target", False), ("spill", False), ("pause", False), ("terminate", 1.0))}
 _QUIET = {"DASK_LOGGING__DISTRIBUTED": "error"}
 _CONNECT_SECONDS = "8s"
 
@@ -44,13 +46,14 @@ class Pool:
 
 
 @contextlib.contextmanager
-def open_pool(workers: int | None, scheduler: str | None = None, device: str = "cpu") -> Iterator[Pool]:
+def open_pool(workers: int | None, scheduler: str | None = None, device: str = "cpu", worker_bytes: int = 0) -> Iterator[Pool]:
     """A pool for a run.
 
     Parameters
     ----------
     workers : worker processes on this machine; 0 works in this process; None takes one per GPU, or per core up to 8
     scheduler : address of a running dask scheduler to use instead
+    worker_bytes : a worker process of this machine that grows beyond it is ended, and its slide tried again, alone in the end; 0 sets no limit
 
     Raises
     ------
@@ -68,7 +71,7 @@ def open_pool(workers: int | None, scheduler: str | None = None, device: str = "
 
     with contextlib.ExitStack() as stack:
         try:
-            target: Any = scheduler or stack.enter_context(_local_cluster(workers or default_workers(device), device))
+            target: Any = scheduler or stack.enter_context(_local_cluster(workers or default_workers(device), device, worker_bytes))
             client = stack.enter_context(Client(target, timeout=_CONNECT_SECONDS, set_as_default=False))
             n, threads = _wait_for_workers(client)
         except (OSError, TimeoutError, ValueError) as e:
@@ -101,16 +104,16 @@ def visible_gpus(device: str) -> list[str]:
 
 
 @contextlib.contextmanager
-def _local_cluster(workers: int, device: str) -> Iterator[Any]:
+def _local_cluster(workers: int, device: str, worker_bytes: int) -> Iterator[Any]:
     """Worker processes on this machine, reachable from this machine only."""
     import dask
     from distributed import Nanny, Scheduler, SpecCluster
 
-    nannies = {i: {"cls": Nanny, "options": worker_options(i, device, visible_gpus(device))} for i in range(workers)}
+    nannies = {i: {"cls": Nanny, "options": worker_options(i, device, visible_gpus(device)) | {"memory_limit": worker_bytes}} for i in range(workers)}
     scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "dashboard": False, "dashboard_address": "127.0.0.1:0", "port": 0}}
     # only what is set before a process starts reaches its memory allocator and its logging
     environment = _THREADS | _MEMORY | _QUIET | {"WSIKIT_THREADS": str(max(1, cores() // workers))}
-    before_start = {"distributed.nanny.pre-spawn-environ": environment, "distributed.scheduler.allowed-failures": 1}
+    before_start = {"distributed.nanny.pre-spawn-environ": environment, "distributed.scheduler.allowed-failures": 1} | _MEMORY_RULES
     with dask.config.set(before_start), SpecCluster(workers=nannies, scheduler=scheduler, silence_logs=50) as cluster:
         yield cluster
 
@@ -121,7 +124,7 @@ def worker_options(index: int, device: str, gpus: Sequence[str] = ("0",)) -> dic
     Of two blocks one is decoded while the other is on the GPU, which they use one after the other.
     """
     env = {"CUDA_VISIBLE_DEVICES": gpus[index % len(gpus)]} if device == "cuda" else {}
-    return {"host": "127.0.0.1", "nthreads": 2 if device == "cuda" else 1, "dashboard": False, "memory_limit": 0, "env": env, "preload": [__name__]}
+    return {"host": "127.0.0.1", "nthreads": 2 if device == "cuda" else 1, "dashboard": False, "env": env, "preload": [__name__]}
 
 
 def dask_setup(_: Any) -> None:

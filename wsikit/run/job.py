@@ -19,6 +19,7 @@ from wsikit import RESEARCH_USE_ONLY, __version__
 from wsikit.colour import ICC_CHOICES, KEEP
 from wsikit.errors import DamagedStoreError, StoreMismatchError, UsageError
 from wsikit.models import RISK_PIPELINE, Card, check_weights, find_model, pipelines, read_card
+from wsikit.readers import registry
 from wsikit.run.cases import Case
 from wsikit.run.plan import BLOCK_PX
 from wsikit.stain import StainTarget, get_method
@@ -72,6 +73,7 @@ class Job(BaseModel):
     stain: str = "macenko"
     stain_target: StainTarget | None = None
     icc: str = KEEP
+    reader: str | None = None
     pixels: Pixels | None = None
     block_px: int = BLOCK_PX
     device: str = "cpu"
@@ -149,6 +151,8 @@ def check_job(job: Job) -> None:
             raise UsageError(f"an mpp of {job.pixels.mpp:g} is outside 0.05–20")
     if not 256 <= job.block_px <= 16384:
         raise UsageError("blocks have 256 to 16384 px a side")
+    if job.reader is not None and job.reader not in registry():
+        raise UsageError(f"no reader is called '{job.reader}'; there are: {', '.join(sorted(registry()))}")
     if job.icc not in ICC_CHOICES:
         raise UsageError(f"icc '{job.icc}': choose {' or '.join(ICC_CHOICES)}")
     check_device(job.device)

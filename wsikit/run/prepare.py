@@ -60,12 +60,12 @@ def open_case(run_dir: str, run_key: str, slide_id: str) -> Slide:
         raise UnsupportedFormatError(case.refused)
     file = locate(case.path)
     stamp = (s.st_ino, s.st_size, s.st_mtime_ns) if file.exists() and (s := file.stat()) else ()
-    return _open_case(case.path, case.mpp, case.mpp_source, case.focal_plane, job.icc, stamp)
+    return _open_case(case.path, case.mpp, case.mpp_source, case.focal_plane, job.icc, job.reader, stamp)
 
 
 @lru_cache(maxsize=4)
-def _open_case(path: str, mpp: float | None, mpp_source: str, focal_plane: str | None, icc: str, stamp: tuple[int, ...]) -> Slide:
-    return Slide(path, mpp=mpp, mpp_source=mpp_source, focal_plane=focal_plane, icc=icc)
+def _open_case(path: str, mpp: float | None, mpp_source: str, focal_plane: str | None, icc: str, reader: str | None, stamp: tuple[int, ...]) -> Slide:
+    return Slide(path, mpp=mpp, mpp_source=mpp_source, reader=reader, focal_plane=focal_plane, icc=icc)
 
 
 def prepare_slide(run_dir: str, run_key: str, slide_id: str) -> dict[str, Any]:

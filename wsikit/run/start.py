@@ -41,7 +41,16 @@ class Run:
         return open_store(self.folder / "slides" / f"{slide_id}.zarr")
 
 
-def carry_out(folder: Path, job: Job, workers: int | None, scheduler: str | None, on_progress: Callable[[Progress], None], *, debug: bool = False) -> Run:
+def carry_out(
+    folder: Path,
+    job: Job,
+    workers: int | None,
+    scheduler: str | None,
+    on_progress: Callable[[Progress], None],
+    *,
+    worker_bytes: int = 0,
+    debug: bool = False,
+) -> Run:
     """Do what is not done yet of a job, and of what was asked of this folder before.
 
     Raises
@@ -59,7 +68,7 @@ def carry_out(folder: Path, job: Job, workers: int | None, scheduler: str | None
             job = merge_jobs(Job.model_validate(read_run(folder)["job"]), job)
         started = now()
         write_run(folder, job, started=started)
-        with open_pool(workers, scheduler, job.device) as pool:
+        with open_pool(workers, scheduler, job.device, worker_bytes) as pool:
             driver = Driver(folder, job, pool, on_progress, debug)
             results = driver.run()
         slides = {k: r["slide"]["digest"] for k, r in results.items() if "slide" in r}
