@@ -22,7 +22,7 @@ FUNCTIONS = ["load_model", "open_slide", "open_store", "score", "tile"]
 
 
 def test_the_names_are_these() -> None:
-    assert sorted(wk.__all__) == sorted([*NAMES, "RESEARCH_USE_ONLY", "__version__"])
+    assert sorted(wk.__all__) == sorted([*NAMES, "RESEARCH_USE_ONLY", "__version__", "plot"])
     assert dir(wk) == wk.__all__
     assert len(wk.__all__) <= 20
     assert wk.__version__ == version("wsikit")

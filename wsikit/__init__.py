@@ -1,7 +1,8 @@
 """wsikit: whole-slide analysis for soft-tissue sarcoma. Research use only.
 
 `open_slide`, `Slide` and `Region` read slides; `score` and `tile` work on them and `open_store` reads what they left; `load_model` gives
-a model to use by itself; every error raised on purpose is a `WsikitError`; ``RESEARCH_USE_ONLY`` is the statement that goes with all results.
+a model to use by itself; `plot` draws static pictures; every error raised on purpose is a `WsikitError`; ``RESEARCH_USE_ONLY`` is the
+statement that goes with all results.
 
 >>> import wsikit as wk
 >>> slide = wk.open_slide("a.svs")                                    # doctest: +SKIP
@@ -30,9 +31,10 @@ _WHERE = {
     "WsikitError": "errors",
 }
 
-__all__ = ["RESEARCH_USE_ONLY", "Region", "Slide", "WsikitError", "__version__", "load_model", "open_slide", "open_store", "score", "tile"]
+__all__ = ["RESEARCH_USE_ONLY", "Region", "Slide", "WsikitError", "__version__", "load_model", "open_slide", "open_store", "plot", "score", "tile"]
 
 if TYPE_CHECKING:
+    from wsikit import plot
     from wsikit.errors import WsikitError
     from wsikit.geometry import Region
     from wsikit.models import load_model
@@ -43,6 +45,8 @@ if TYPE_CHECKING:
 
 def __getattr__(name: str) -> Any:
     """Import public names when they are first used, so that ``import wsikit`` stays quick."""
+    if name == "plot":
+        return importlib.import_module("wsikit.plot")
     if name in _WHERE:
         return getattr(importlib.import_module(f"wsikit.{_WHERE[name]}"), name)
     raise AttributeError(f"module 'wsikit' has no attribute {name!r}")

@@ -36,7 +36,7 @@ def write_overview(store: SlideStore, path: Path) -> None:
             panels.append((name, _flaws(store.result[name]), _framed(blend(rgb, place, worst(heat), 0), store, place)))
             continue
         result = results[name]
-        channel = _channel(heat, result)
+        channel = main_channel(heat, result)
         over = blend(rgb, place, heat, channel) if result.get("status") == "ok" else hatch(rgb, place, heat)
         panels.append((f"{name}: {heat.channels[channel]}" if result.get("status") == "ok" else name, _answer(result), _framed(over, store, place, result)))
     buffer = BytesIO()
@@ -105,8 +105,8 @@ def colours(values: np.ndarray) -> np.ndarray:
     return np.asarray(_VIRIDIS[low] * (1 - share) + _VIRIDIS[low + 1] * share)
 
 
-def _channel(heat: Overlay, result: dict[str, Any]) -> int:
-    """The called class, else the one that is highest on average."""
+def main_channel(heat: Overlay, result: dict[str, Any]) -> int:
+    """Which channel shows a pipeline's answer? The called class, else the one that is highest on average."""
     if result.get("call") in heat.channels:
         return heat.channels.index(result["call"])
     means = [float(np.nanmean(v)) if (~np.isnan(v)).any() else -1.0 for v in heat.values]
