@@ -15,10 +15,12 @@ import torch
 from lifelines import CoxPHFitter
 from lifelines.datasets import load_rossi
 
+from wsikit.aggregate.features import Inputs, read_inputs, together
 from wsikit.aggregate.survival import CoxRisk, features_of, load_risk, model_inputs, predict_risk
 from wsikit.errors import CardError, WeightsMismatchError
 from wsikit.models import Card
-from wsikit.models._card import write_model
+from wsikit.models._card import Condition, write_model
+from wsikit.survival.forward import attention_log_risk, attention_risk, attention_sums
 
 NAMES = ["sts-subtype.p_A", "mitosis.per_mm2", "tissue_mm2"]
 COLUMNS = ["age", "prio", "race"]
@@ -151,3 +153,27 @@ def test_other_files_and_other_cards_are_refused(tmp_path: Path) -> None:
     (folder / "card.json").write_text(json.dumps(card))
     with pytest.raises(CardError, match="not of a survival model"):
         load_risk(folder)
+
+
+def test_a_model_for_one_class_says_nothing_of_others(model: CoxRisk) -> None:
+    spec = model.spec.model_copy(update={"condition": Condition(pipeline="sts-subtype", call="A")})
+    only = CoxRisk(model.card.model_copy(update={"risk": spec}), model.beta, model.mean, model.sd, model.time_months, model.cumulative_hazard)
+    given = answers(25, 2)
+    called = {c: predict_risk(only, given | {"sts-subtype": given["sts-subtype"] | {"call": c, "reason": "too few tiles"}}, 1.0) for c in ("A", "B", "")}
+    assert called["A"]["status"] == "ok"
+    assert (called["B"]["status"], called["B"]["risk"]) == ("abstained", None)
+    assert called["B"]["reason"] == "not applicable: it is for A only, and sts-subtype calls B"
+    assert called[""]["reason"] == "not applicable: it is for A only, and sts-subtype makes no call (too few tiles)"
+
+
+def test_slides_of_a_patient_are_put_together_as_if_they_were_one() -> None:
+    rng = np.random.default_rng(0)
+    net = {"mean": np.zeros(4), "sd": np.ones(4), "project.weight": rng.normal(size=(3, 4)), "project.bias": rng.normal(size=3)}
+    net |= {"v.weight": rng.normal(size=(2, 3)), "v.bias": rng.normal(size=2), "u.weight": rng.normal(size=(2, 3)), "u.bias": rng.normal(size=2)}
+    net |= {"w.weight": 3 * rng.normal(size=(1, 2)), "head.weight": rng.normal(size=(1, 3))}
+    slides = [rng.normal(size=(n, 4)) for n in (30, 1, 7)]
+    parts = [Inputs({"a.f0": float(s[:, 0].mean())}, float(len(s)), [attention_sums(net, s)]) for s in slides]
+    whole = together([read_inputs(json.loads(json.dumps(p.to_json()))) for p in parts])
+    tiles = np.concatenate(slides)
+    assert whole.features["a.f0"] == pytest.approx(tiles[:, 0].mean())
+    assert attention_log_risk(whole.attention[0]) == pytest.approx(attention_risk(net, [tiles])[0])

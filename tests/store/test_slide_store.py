@@ -21,7 +21,7 @@ def test_what_a_store_says_of_its_slide(scored: Run) -> None:
     assert store.slide_id == "lms"
     assert store.mpp == (0.5, 0.5)
     assert store.attributes["slide"]["size"] == [2560, 2048]
-    assert store.overlays() == ["mitosis", "quality", "rms-subtype", "sts-subtype"]
+    assert store.overlays() == ["mitosis", "quality", "rms-subtype", "sts-subtype", "survival"]
     assert sorted(store.tables()) == ["mitosis", "quality", "rms-subtype", "sts-subtype", "tiles"]
     assert store.result == scored.results["lms"]
 

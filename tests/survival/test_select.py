@@ -7,10 +7,10 @@ import pytest
 from sksurv.linear_model import CoxnetSurvivalAnalysis
 from sksurv.util import Surv
 
-from wsikit.survival.cox import partial_log_likelihood
+from wsikit.survival.cox import fit_cox, gradient, partial_log_likelihood, ridge
 from wsikit.survival.folds import event_folds
 from wsikit.survival.follow_up import FollowUp
-from wsikit.survival.select import gradient, lasso, lasso_path, mrmr, relevance
+from wsikit.survival.select import lasso, lasso_path, mrmr, relevance
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +29,15 @@ def test_the_gradient_is_that_of_the_likelihood(cohort: tuple[np.ndarray, Follow
     beta = np.linspace(-0.3, 0.4, 10)
     numeric = [(partial_log_likelihood(z @ (beta + d), follow) - partial_log_likelihood(z @ (beta - d), follow)) / 2e-5 for d in np.eye(10) * 1e-5]
     assert gradient(z @ beta, z, follow) == pytest.approx(numeric, rel=1e-5, abs=1e-4)
+
+
+def test_ridge_is_lifelines_where_nothing_is_tied(cohort: tuple[np.ndarray, FollowUp]) -> None:
+    z, follow = cohort
+    assert len(set(follow.time_months)) == len(follow)
+    for penalty in (0.01, 0.1):
+        assert ridge(z, follow, penalty) == pytest.approx(fit_cox(z, [str(i) for i in range(10)], follow, penalty).beta, abs=2e-3), (
+            "features 0 and 2 are nearly the same"
+        )
 
 
 def test_the_lasso_is_at_its_optimum(cohort: tuple[np.ndarray, FollowUp]) -> None:

@@ -70,11 +70,11 @@ def test_the_truth_is_found_and_said() -> None:
     assert nothing["c_index"].low < 0.5
     assert "no better than chance" in verdict(nothing) or "worse than chance" in verdict(nothing)
     assert nothing["ipa"].value < 0.02
-    difference = compare(p.follow, real, noise, H, 300)
-    assert difference["c_index"].low > 0
-    assert difference["ibs"].high < 0
-    assert "image is better" in difference_verdict("image", "clinic", difference["c_index"])
-    assert "no difference" in difference_verdict("a", "b", compare(p.follow, noise, noise, H, 50)["c_index"])
+    difference = compare(p.follow, real, noise, draws=300)
+    assert difference.low > 0
+    assert compare(p.follow, real, noise, "ibs", 300).high < 0
+    assert "image is better" in difference_verdict("image", "clinic", difference)
+    assert "no difference" in difference_verdict("a", "b", compare(p.follow, noise, noise, draws=50))
     assert set(scores) == set(statistics(p.follow, real, H))
 
 

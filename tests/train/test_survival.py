@@ -130,13 +130,13 @@ def labels(folder: Path, *, event: str = "", extra: str = "") -> Path:
 
 
 def test_the_task_joins_patients_by_name_and_names_the_models_it_needs(run: Path, tmp_path: Path) -> None:
-    card = survival(labels(run), tmp_path / "m", run, NAMES, "OS")
+    card = survival(labels(run), tmp_path / "m", run, NAMES, "OS", penalty=0.01)
     assert card.risk is not None
     assert card.risk.models == DIGESTS, "the models whose results are features, and no other"
     assert card.risk.log1p == NAMES[:1]
     rows, time, event = cohort(30)
     direct = train_cox(rows, time, event, tmp_path / "direct", fields())
-    assert card.metrics == direct.metrics, "rows in another order are joined by patient"
+    assert {k: card.metrics[k] for k in direct.metrics} == direct.metrics, "rows in another order are joined by patient"
 
 
 @pytest.mark.parametrize(

@@ -1,29 +1,36 @@
-"""What is the risk of a slide or patient? A Cox model on what the other pipelines found."""
+"""What is the risk of a slide or patient? A Cox (or logistic) model on what the other pipelines found."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
 
-from wsikit.errors import CardError, WeightsMismatchError
-from wsikit.models._card import Card, check_weights, read_card
+from wsikit.aggregate.features import Inputs, is_measured, measured
+from wsikit.errors import CardError
+from wsikit.models._card import SIGNATURE, Card, Risk, read_card
+from wsikit.models._risk import INTERCEPT, INTERVAL, TENSORS, networks_of, read_coefficients
+from wsikit.resolution import parse_number
+from wsikit.store import SlideStore
+from wsikit.survival.cox import survival_interval
+from wsikit.survival.curves import Z95
+from wsikit.survival.follow_up import MISSING
+from wsikit.survival.forward import attention_log_risk, mlp
+from wsikit.survival.groups import group_of
 
-TENSORS = ("beta", "mean", "sd", "time_months", "cumulative_hazard")
+FAR = 6.0  # standard deviations from the mean training patient
 
 
 @dataclass(frozen=True)
 class CoxRisk:
-    """A fitted Cox model: ``risk = β · (x − mean) / sd``, the log hazard ratio to the mean training patient.
+    """A fitted Cox model: ``risk = β · (x − mean) / sd``, the log hazard ratio to the mean training patient (log odds ratio of a yes/no outcome).
 
     ``beta``, ``mean``, ``sd`` float64 (F,), in the order of ``card.risk.features``; ``time_months`` and ``cumulative_hazard`` float64
-    (T,) are Breslow's baseline at the mean.
+    (T,) are Breslow's baseline at the mean. ``more`` holds what else the folder has, see `wsikit.models._risk.read_coefficients`.
     """
 
     card: Card
@@ -32,12 +39,36 @@ class CoxRisk:
     sd: np.ndarray
     time_months: np.ndarray
     cumulative_hazard: np.ndarray
+    more: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def spec(self) -> Risk:
+        """What the card says of the risk."""
+        assert self.card.risk is not None
+        return self.card.risk
 
     def survival(self, risk: float, months: float) -> float:
         """Probability of no event by ``months``: exp(−H0(t) · exp(risk))."""
         i = int(np.searchsorted(self.time_months, months, side="right")) - 1
         baseline = float(self.cumulative_hazard[i]) if i >= 0 else 0.0
         return math.exp(-baseline * math.exp(risk))
+
+    def interval(self, z: np.ndarray) -> list[tuple[float, float]]:
+        """The 95 % interval of survival at each of the card's horizons; empty where the model does not carry what it takes."""
+        if INTERVAL[1] not in self.more:
+            return []
+        steps = np.searchsorted(self.time_months, self.spec.horizons_months, side="right")
+        hazard = np.concatenate([[0.0], self.cumulative_hazard])[steps]
+        low, high = survival_interval(self.beta, self.more["covariance"], z[None], hazard, self.more["horizon_variance"], self.more["horizon_slope"])
+        return list(zip(low[0].tolist(), high[0].tolist(), strict=True))
+
+    def probability(self, z: np.ndarray) -> tuple[float, float, float]:
+        """Of a yes, with its 95 % interval."""
+        x = np.concatenate([[1.0], z])
+        odds = float(self.more[INTERCEPT][0] + z @ self.beta)
+        half = Z95 * math.sqrt(float(x @ self.more["covariance"] @ x))
+        p, low, high = (1 / (1 + math.exp(-v)) for v in (odds, odds - half, odds + half))
+        return p, low, high
 
 
 def load_risk(folder: Path) -> CoxRisk:
@@ -51,25 +82,34 @@ def load_risk(folder: Path) -> CoxRisk:
     card = read_card(folder)
     if card.risk is None:
         raise CardError(f"{folder}: the card is of task '{card.task}', not of a survival model")
-    try:
-        tensors = load_file(check_weights(card, folder))
-    except SafetensorError as e:
-        raise WeightsMismatchError(f"{folder}: the coefficients are not a safetensors file ({e})") from e
-    n = len(card.risk.features)
-    if set(tensors) != set(TENSORS) or any(tensors[k].shape != (n,) for k in TENSORS[:3]) or tensors[TENSORS[3]].shape != tensors[TENSORS[4]].shape:
-        raise WeightsMismatchError(f"{folder}: the coefficients are not those of the {n} features that the card names")
-    return CoxRisk(card, *(tensors[k].astype(np.float64) for k in TENSORS))
+    found = read_coefficients(card, folder)
+    nothing = np.empty(0)
+    beta, mean, sd, months, hazard = (found.pop(k, nothing) for k in TENSORS)
+    return CoxRisk(card, beta, mean, sd, months, hazard, found)
+
+
+def needed_inputs(model: CoxRisk, store: SlideStore) -> Inputs | None:
+    """What this model needs that is measured on a slide's tiles; None when nothing is."""
+    spec = model.spec
+    names = [*spec.features, *(spec.signature.inputs if spec.signature else [])]
+    tiles = spec.signature is not None and spec.signature.kind == "attention"
+    wanted = [n for n in names if is_measured(n)]
+    if not wanted and not tiles:
+        return None
+    networks = networks_of(dict(model.more)) if tiles else []
+    return measured(store, wanted, networks, spec.signature.pipeline if spec.signature else "")
 
 
 def features_of(pipelines: Mapping[str, Mapping[str, Any]], tissue_mm2: float) -> dict[str, float]:
     """Numbers that survival models may use, by name, from a slide's or patient's pipeline results.
 
-    ``tissue_mm2``; for classifiers ``<pipeline>.p_<class>`` and ``<pipeline>.doubt``; for mitoses ``mitosis.per_mm2`` and
-    ``mitosis.hotspot_per_mm2``.
+    ``tissue_mm2``; for classifiers ``<pipeline>.p_<class>``, ``<pipeline>.share_<class>`` and ``<pipeline>.doubt``; for mitoses
+    ``mitosis.per_mm2`` and ``mitosis.hotspot_per_mm2``. See `wsikit.aggregate.features.FORMULAS`.
     """
     out = {"tissue_mm2": tissue_mm2}
     for name, result in pipelines.items():
         out |= {f"{name}.p_{c}": p for c, p in result.get("probability", {}).items()}
+        out |= {f"{name}.share_{c}": p for c, p in result.get("tile_share", {}).items()}
         if result.get("doubt") is not None:
             out[f"{name}.doubt"] = result["doubt"]
         if result.get("per_mm2") is not None:
@@ -83,14 +123,107 @@ def model_inputs(features: Mapping[str, float], names: list[str], log1p: list[st
     return np.array([math.log1p(features[n]) if n in log1p else features[n] for n in names], np.float64)
 
 
-def predict_risk(model: CoxRisk, pipelines: Mapping[str, Mapping[str, Any]], tissue_mm2: float) -> dict[str, Any]:
+def predict_risk(
+    model: CoxRisk, pipelines: Mapping[str, Mapping[str, Any]], tissue_mm2: float, inputs: Inputs | None = None, facts: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """Risk, group and survival at the card's horizons, or why there is none.
 
-    ``pipelines`` are results with their ``model.digest``: a survival model is refused on the results of another model than those
-    it was trained on.
+    Parameters
+    ----------
+    pipelines : results with their ``model.digest``: a survival model is refused on the results of another model than those it was trained on
+    inputs : what was measured on tiles, where the model needs it
+    facts : clinical columns of the case, as the CSV has them
     """
-    spec = model.card.risk
-    assert spec is not None
+    spec = model.spec
+    if withheld := _refused(spec, pipelines) or _not_meant(spec, pipelines):
+        return withheld
+    given = inputs or Inputs()
+    found = features_of(pipelines, tissue_mm2) | dict(given.features)
+    coded, problem = clinical_numbers(spec.clinical, facts or {})
+    found |= coded
+    if spec.signature is not None and not problem:
+        score, problem = _signature(model, given, found)
+        found[SIGNATURE] = score
+    if problem:
+        return _none("abstained", problem)
+    missing = [n for n in spec.features if n not in found and not n.endswith(" missing")]
+    if missing:
+        return _none("abstained", f"no value for {', '.join(missing)}: {given.reason or 'because the pipeline that makes it abstained'}")
+    found |= {n: 0.0 for n in spec.features if n not in found}  # nothing is missing
+    z = (model_inputs(found, spec.features, spec.log1p) - model.mean) / model.sd
+    if far := _outside(z, spec.features):
+        return _none("abstained", far)
+    risk = float(z @ model.beta)
+    return {
+        "status": "ok",
+        "reason": "",
+        "risk": round(risk, 6),
+        "group": group_of(risk, spec.cutoffs),
+        "cutoff": spec.cutoff,
+        "cutoff_origin": spec.cutoff_origin,
+        "endpoint": spec.endpoint,
+        **_predicted(model, risk, z),
+        "features": {n: round(found[n], 6) for n in [*spec.features, *(spec.signature.inputs if spec.signature else [])] if n in found},
+    }
+
+
+def _predicted(model: CoxRisk, risk: float, z: np.ndarray) -> dict[str, Any]:
+    """Survival at each horizon, or the probability of a yes, with intervals."""
+    if model.spec.outcome == "yes-no":
+        p, low, high = model.probability(z)
+        return {"survival": {}, "event_probability": round(p, 6), "event_probability_interval": [round(low, 6), round(high, 6)]}
+    names = [f"{m:g} months" for m in model.spec.horizons_months]
+    out: dict[str, Any] = {"survival": {n: round(model.survival(risk, m), 6) for n, m in zip(names, model.spec.horizons_months, strict=True)}}
+    intervals = zip(names, model.interval(z), strict=False)
+    known = {n: [round(low, 6), round(high, 6)] for n, (low, high) in intervals if math.isfinite(low) and math.isfinite(high)}
+    return out | ({"survival_interval": known} if known else {})
+
+
+def clinical_numbers(columns: Mapping[str, Sequence[str]], facts: Mapping[str, str]) -> tuple[dict[str, float], str]:
+    """Clinical columns as a model has them (numbers, and 0 or 1 for each kind but the first), and what is wrong with one, if anything is.
+
+    >>> clinical_numbers({"age": [], "depth": ["deep", "superficial"]}, {"age": "61", "depth": "superficial"})
+    ({'age': 61.0, 'depth=superficial': 1.0}, '')
+    """
+    out: dict[str, float] = {}
+    for name, kinds in columns.items():
+        text = facts.get(name, "").strip()
+        if text.lower() in MISSING:
+            return {}, f"no value for {name}: give it as a column '{name}' of the cases CSV"
+        number = parse_number(text)
+        if kinds and text not in kinds:
+            return {}, f"{name} '{text}' is none of the kinds that the model knows: {', '.join(kinds)}"
+        if not kinds and (number is None or not math.isfinite(number)):
+            return {}, f"{name} '{text}' is not a number"
+        out |= {f"{name}={k}": float(k == text) for k in kinds[1:]} if kinds else {name: float(number or 0.0)}
+    return out, ""
+
+
+def _signature(model: CoxRisk, inputs: Inputs, found: Mapping[str, float]) -> tuple[float, str]:
+    """The mean score of the model's networks, or why there is none."""
+    wanted, networks = model.spec.signature, networks_of(dict(model.more))
+    assert wanted is not None
+    if wanted.kind == "attention":
+        if not inputs.attention:
+            return math.nan, f"no value for {SIGNATURE}: {inputs.reason or f'no tile of pipeline {wanted.pipeline} was scored'}"
+        return float(np.mean([attention_log_risk(sums) for sums in inputs.attention])), ""
+    if missing := [n for n in wanted.inputs if n not in found and not n.endswith(" missing")]:
+        return math.nan, f"no value for {', '.join(missing)}: {inputs.reason or 'because the pipeline that makes it abstained'}"
+    x = model_inputs(dict.fromkeys(wanted.inputs, 0.0) | dict(found), wanted.inputs, model.spec.log1p)
+    z = (x - networks[0]["input_mean"]) / networks[0]["input_sd"]
+    if far := _outside(z, wanted.inputs):
+        return math.nan, far
+    outputs = [mlp({k: v for k, v in n.items() if not k.startswith("input_")}, z[None])[0] for n in networks]
+    return float(np.mean([o[0] if wanted.kind == "deepsurv" else math.log(float(np.logaddexp(0, o).sum())) for o in outputs])), ""
+
+
+def _outside(z: np.ndarray, names: Sequence[str]) -> str:
+    if (np.abs(z) <= FAR).all():  # so, and not > 6, because NaN must not pass
+        return ""
+    return f"{names[int(np.abs(z).argmax())]} is far outside of what the model was trained on"
+
+
+def _refused(spec: Risk, pipelines: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | None:
     for name, digest in spec.models.items():
         result = pipelines.get(name)
         if result is None:
@@ -102,25 +235,20 @@ def predict_risk(model: CoxRisk, pipelines: Mapping[str, Mapping[str, Any]], tis
             )
         if result["status"] == "refused":
             return _none("refused", f"pipeline '{name}' was refused: {result['reason']}")
-    found = features_of(pipelines, tissue_mm2)
-    missing = [n for n in spec.features if n not in found]
-    if missing:
-        return _none("abstained", f"no value for {', '.join(missing)}, because the pipeline that makes it abstained")
-    z = (model_inputs(found, spec.features, spec.log1p) - model.mean) / model.sd
-    if not (np.abs(z) <= 6).all():  # so, and not > 6, because NaN must not pass
-        return _none("abstained", f"{spec.features[int(np.abs(z).argmax())]} is far outside of what the model was trained on")
-    risk = float(z @ model.beta)
-    return {
-        "status": "ok",
-        "reason": "",
-        "risk": round(risk, 6),
-        "group": "high" if risk > spec.cutoff else "low",
-        "cutoff": spec.cutoff,
-        "cutoff_origin": spec.cutoff_origin,
-        "endpoint": spec.endpoint,
-        "survival": {f"{m:g} months": round(model.survival(risk, m), 6) for m in spec.horizons_months},
-        "features": {n: round(found[n], 6) for n in spec.features},
-    }
+    return None
+
+
+def _not_meant(spec: Risk, pipelines: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | None:
+    """For whom the model is not meant: its condition does not hold, or nobody can tell whether it does."""
+    if spec.condition is None:
+        return None
+    result = pipelines.get(spec.condition.pipeline)
+    if result is None:
+        return _none("refused", f"it is for {spec.condition.call} only; score pipeline '{spec.condition.pipeline}' in the same run")
+    if result.get("call") != spec.condition.call:
+        called = f"calls {result['call']}" if result.get("call") else f"makes no call ({result['reason']})"
+        return _none("abstained", f"not applicable: it is for {spec.condition.call} only, and {spec.condition.pipeline} {called}")
+    return None
 
 
 def _none(status: str, reason: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wsikit.errors import UnknownModelError, WeightsMismatchError
+from wsikit.errors import UnknownModelError
 from wsikit.models._card import CARD_FILE, Card, check_weights, read_card
 
 if TYPE_CHECKING:
@@ -127,12 +127,9 @@ def check_model(folder: Path) -> Card:
     card = read_card(folder)
     check_weights(card, folder)
     if card.pipeline == RISK_PIPELINE:
-        from safetensors import SafetensorError, safe_open
+        from wsikit.models._risk import read_coefficients
 
-        try:
-            safe_open(folder / card.weights.file, "np")
-        except SafetensorError as e:
-            raise WeightsMismatchError(f"{folder / card.weights.file}: not a safetensors file ({e})") from e
+        read_coefficients(card, folder)
     else:
         family(card.pipeline).load(card, folder, "cpu")
     return card

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from wsikit.errors import CardError, WeightsMismatchError
 
 CARD_FILE = "card.json"
+SIGNATURE = "signature"
 
 
 class _Part(BaseModel):
@@ -54,17 +55,64 @@ class Detection(_Part):
         return self
 
 
+class Condition(_Part):
+    """When a survival model has anything to say: only where a pipeline calls this class."""
+
+    pipeline: str
+    call: str
+
+
+class SignatureInput(_Part):
+    """What the networks of a survival model see.
+
+    ``attention``: the features of each tile of the classifier ``pipeline``. ``deepsurv`` and ``discrete``: the numbers ``inputs``, by name.
+    ``networks`` were trained, each without one fold of the patients; their scores are averaged.
+    """
+
+    kind: Literal["attention", "deepsurv", "discrete"]
+    pipeline: str = ""
+    inputs: list[str] = []
+    networks: int = Field(5, ge=1)
+
+
 class Risk(_Part):
-    """What a survival model needs: features by name, the models that must have made them, and its cut-off."""
+    """What a survival model needs: features by name, the models that must have made them, and its cut-off.
+
+    Attributes
+    ----------
+    outcome : ``time`` to an event, or ``yes-no``
+    clinical : columns that the cases CSV must have: the kinds of a category (the first is the reference), nothing for a number
+    condition : without it, the model is for every slide
+    signature : networks whose mean score is the feature ``signature``
+    upper_cutoff : between the intermediate and the high group, where there are three
+    """
 
     endpoint: str
     time_unit: Literal["months"] = "months"
+    outcome: Literal["time", "yes-no"] = "time"
     features: list[str]
     log1p: list[str] = []
     models: dict[str, str]
+    clinical: dict[str, list[str]] = {}
+    condition: Condition | None = None
+    signature: SignatureInput | None = None
     cutoff: float
+    upper_cutoff: float | None = None
     cutoff_origin: str
     horizons_months: list[float] = [24.0, 60.0]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Risk:
+        if self.upper_cutoff is not None and self.upper_cutoff < self.cutoff:
+            raise ValueError("upper_cutoff must not be below cutoff")
+        if (self.signature is not None) != (SIGNATURE in self.features):
+            raise ValueError(f"the feature '{SIGNATURE}' needs 'signature', and 'signature' needs it")
+        return self
+
+    @property
+    def cutoffs(self) -> list[float]:
+        """Between groups, from the lowest."""
+        return [self.cutoff] if self.upper_cutoff is None else [self.cutoff, self.upper_cutoff]
 
 
 class TrainedOn(_Part):

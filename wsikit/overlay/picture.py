@@ -36,6 +36,9 @@ def write_overview(store: SlideStore, path: Path) -> None:
             panels.append((name, _flaws(store.result[name]), _framed(blend(rgb, place, worst(heat), 0), store, place)))
             continue
         result = results[name]
+        if "risk" in result:
+            panels.append((f"{name}: raises (red), lowers (blue)", _answer(result), _framed(blend_both(rgb, place, heat), store, place)))
+            continue
         channel = main_channel(heat, result)
         over = blend(rgb, place, heat, channel) if result.get("status") == "ok" else hatch(rgb, place, heat)
         panels.append((f"{name}: {heat.channels[channel]}" if result.get("status") == "ok" else name, _answer(result), _framed(over, store, place, result)))
@@ -61,6 +64,16 @@ def blend(rgb: np.ndarray, place: Placement, heat: Overlay, channel: int, opacit
     sampled, shown = _sample(heat.values[channel], heat.placement, rgb, place)
     colour = colours(np.where(shown, sampled, 0) / heat_top(heat.values[channel]))
     return np.where(shown[..., None], rgb * (1 - opacity) + colour * opacity, rgb).round().astype(np.uint8)
+
+
+def blend_both(rgb: np.ndarray, place: Placement, heat: Overlay) -> np.ndarray:
+    """A map of two channels over a picture, the first in red and the second in blue, clear where both are 0: uint8 (H, W, 3)."""
+    out = rgb.astype(np.float64)
+    for values, colour in zip(heat.values, ([213.0, 94, 0], [0.0, 114, 178]), strict=True):
+        sampled, shown = _sample(values, heat.placement, rgb, place)
+        opacity = (0.75 * np.where(shown, sampled, 0).clip(0, 1))[..., None]
+        out = out * (1 - opacity) + np.array(colour) * opacity
+    return out.round().astype(np.uint8)
 
 
 def worst(heat: Overlay) -> Overlay:
@@ -116,6 +129,8 @@ def main_channel(heat: Overlay, result: dict[str, Any]) -> int:
 def _answer(result: dict[str, Any]) -> str:
     if result.get("status") != "ok":
         return f"{result.get('status', 'not scored')}: no answer"
+    if "risk" in result:
+        return f"log risk {result['risk']:+.2f}, {result['group']} group"
     if "call" in result:
         return f"{result['call']}  p {result['probability'][result['call']]:.2f}, doubt {result['doubt']:.2f}"
     return f"{result['count']} mitoses, {result['per_mm2']:.1f}/mm2 ({result['low']:.1f}-{result['high']:.1f})"

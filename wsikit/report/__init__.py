@@ -56,5 +56,10 @@ def answer(r: Mapping[str, Any]) -> str:
             f"{r['count']} mitoses in {r['area_mm2']:.2f} mm², {r['per_mm2']:.1f}/mm² (95 % {r['low']:.1f}–{r['high']:.1f}); "
             f"densest window: {h['count']} in {h['tissue_mm2']:.2f} mm² of tissue, {h['per_mm2']:.1f}/mm² ({h['low']:.1f}–{h['high']:.1f}){flags}"
         )
-    survival = ", ".join(f"{p:.2f} at {t}" for t, p in r["survival"].items())
-    return f"log hazard ratio {r['risk']:.2f} to the mean training patient, {r['group']} group; without {r['endpoint']}: {survival}"
+    group = f"{r['group']} group (cut at the {r['cutoff_origin']})" if "cutoff_origin" in r else f"{r['group']} group"
+    if "event_probability" in r:
+        low, high = r["event_probability_interval"]
+        return f"{r['endpoint']}: probability {r['event_probability']:.2f} (95 % {low:.2f}–{high:.2f}), {group}"
+    between = {t: f" (95 % {low:.2f}–{high:.2f})" for t, (low, high) in r.get("survival_interval", {}).items()}
+    survival = ", ".join(f"{p:.2f}{between.get(t, '')} at {t}" for t, p in r["survival"].items())
+    return f"log hazard ratio {r['risk']:.2f} to the mean training patient, {group}; without {r['endpoint']}: {survival}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,10 @@ from safetensors.numpy import load_file
 from wsikit import RESEARCH_USE_ONLY, __version__
 from wsikit.aggregate.calls import call_slide
 from wsikit.aggregate.doubt import outside_domain, unknown_colours
+from wsikit.aggregate.features import Inputs
 from wsikit.aggregate.mitosis import count_slide, density_map, find_hotspot, merge
-from wsikit.aggregate.survival import load_risk, predict_risk
+from wsikit.aggregate.occlusion import Contributions, contributions
+from wsikit.aggregate.survival import load_risk, needed_inputs, predict_risk
 from wsikit.clock import Clock
 from wsikit.export.geojson import write_geojson
 from wsikit.grid import Raster, TileGrid
@@ -33,7 +35,25 @@ from wsikit.store.columns import write_table
 from wsikit.store.durable import digest_of, disk_errors, write_json
 from wsikit.store.image import Placement, coarser, write_image
 
-NO_NUMBERS = ("call", "probability", "tile_share", "doubt", "count", "per_mm2", "low", "high", "hotspot", "risk", "group", "survival")
+NO_NUMBERS = (
+    "call",
+    "probability",
+    "tile_share",
+    "doubt",
+    "count",
+    "per_mm2",
+    "low",
+    "high",
+    "hotspot",
+    "risk",
+    "group",
+    "survival",
+    "survival_interval",
+    "event_probability",
+    "event_probability_interval",
+    "features",
+)
+SURVIVAL_INPUTS = "survival_inputs"
 
 
 def finish_slide(run_dir: str, run_key: str, slide_id: str) -> dict[str, Any]:
@@ -81,9 +101,12 @@ def aggregate_slide(run_dir: str, run_key: str, slide_id: str) -> None:
     results: dict[str, Any] = {}
     for name, card in job.cards().items():
         results[name] = _pipeline_result(store, card, job.models[name], plan.stages.get(name))
+    more: dict[str, Any] = {}
+    shutil.rmtree(path / "overlays" / RISK_PIPELINE, ignore_errors=True)
     if RISK_PIPELINE in job.models:
-        results[RISK_PIPELINE] = _risk_result(store, job.models[RISK_PIPELINE], results)
-    write_json(path.with_suffix(".json"), slide_result(store, plan, job, results))
+        results[RISK_PIPELINE], inputs = _risk_result(store, job.models[RISK_PIPELINE], results, job.case(slide_id).extra)
+        more = {} if inputs is None else {SURVIVAL_INPUTS: inputs.to_json()}
+    write_json(path.with_suffix(".json"), slide_result(store, plan, job, results) | more)
     write_geojson(store, path.with_suffix(".geojson"))
     write_overview(store, path.with_suffix(".png"))
 
@@ -223,11 +246,28 @@ def _count(store: SlideStore, card: Card, position: np.ndarray, score: np.ndarra
     return count_slide(len(counted), len(score) - len(counted), card.detection.threshold, survey["tissue_mm2"], hotspot)
 
 
-def _risk_result(store: SlideStore, ref: ModelRef, results: dict[str, Any]) -> dict[str, Any]:
+def _risk_result(store: SlideStore, ref: ModelRef, results: dict[str, Any], facts: Mapping[str, str]) -> tuple[dict[str, Any], Inputs | None]:
+    """The slide's risk, and what was measured on its tiles for that, if anything was."""
     model = load_risk(Path(ref.folder))
     withheld = outside_domain(model.card, store.attributes["slide"]["phantom"])
     about = {"model": {"name": ref.name, "digest": ref.digest, "trained_on": model.card.trained_on.domain}}
-    return _withheld(predict_risk(model, results, store.attributes["survey"]["tissue_mm2"]), withheld) | about
+    inputs = needed_inputs(model, store)
+    result = _withheld(predict_risk(model, results, store.attributes["survey"]["tissue_mm2"], inputs, facts), withheld)
+    if result["status"] == "ok" and (parts := contributions(model, store, results, result["features"])) is not None:
+        result["occlusion"] = _write_contributions(store, parts)
+    return result | about, inputs
+
+
+def _write_contributions(store: SlideStore, parts: Contributions) -> dict[str, Any]:
+    """``overlays/survival``: what raises and what lowers the risk, each as a share of the largest; returns how much that is."""
+    largest = float(np.nanmax(np.abs(parts.values), initial=0.0, where=~np.isnan(parts.values)))
+    share = parts.values / (largest or 1.0)
+    heat = np.stack([np.maximum(share, 0), np.maximum(-share, 0)]).astype(np.float32)
+    window = {"min": 0.0, "max": 1.0, "start": 0.0, "end": 1.0}
+    omero = {"channels": [{"label": c, "color": "FFFFFF", "active": True, "window": window} for c in ("raises the risk", "lowers the risk")]}
+    overlay = store.path / "overlays" / RISK_PIPELINE
+    write_image(overlay, RISK_PIPELINE, [heat], [Placement.of(parts.cell, store.mpp)], fill=float("nan"), extra={"omero": omero})
+    return {"largest_log_risk": round(largest, 6), "cell_um": [round(c * m, 3) for c, m in zip(parts.cell, store.mpp, strict=True)]}
 
 
 def _withheld(result: dict[str, Any], reason: str) -> dict[str, Any]:

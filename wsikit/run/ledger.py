@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from wsikit.grid import Block
+from wsikit.models import RISK_PIPELINE
 from wsikit.run.job import Job
 from wsikit.run.plan import PIXELS, Plan
 from wsikit.store.receipts import Receipt, append_receipt, digests, read_receipts, rewrite_receipts
@@ -19,6 +20,7 @@ from wsikit.store.receipts import Receipt, append_receipt, digests, read_receipt
 SLIDE, LAYOUT = "slide", "layout"
 ATTRIBUTES = "zarr.json"
 RESULT_SUFFIXES = (".json", ".geojson", ".png")
+MADE_AGAIN = f"overlays/{RISK_PIPELINE}"
 LITTER = (".partial", ".tmp")
 
 
@@ -83,8 +85,7 @@ def was_finished(store: Path, plan: Plan, job: Job) -> bool:
 
 def is_undamaged(store: Path) -> bool:
     """Whether every file with a receipt holds, its results aside."""
-    results = {p.name for p in _results(store)}
-    known = {name: digest for r in read_receipts(receipts_path(store)) for name, digest in r.files.items() if name not in results}
+    known = {name: digest for r in read_receipts(receipts_path(store)) for name, digest in r.files.items() if not _is_result(store, name)}
     return Receipt(block=SLIDE, keys={}, files=known).holds(store.parent)
 
 
@@ -107,7 +108,9 @@ def commit_results(store: Path) -> None:
     """New digests for a result that was made again, and for nothing else."""
     receipts = read_receipts(receipts_path(store))
     whole = _latest(store)[SLIDE]
-    again = Receipt(block=SLIDE, keys=whole.keys, files={**whole.files, **digests(store.parent, _results(store))})
+    kept = {name: digest for name, digest in whole.files.items() if not _is_result(store, name)}
+    files = [*_results(store), *_files(store / MADE_AGAIN)]
+    again = Receipt(block=SLIDE, keys=whole.keys, files={**kept, **digests(store.parent, files)})
     rewrite_receipts(receipts_path(store), [*(r for r in receipts if r.block != SLIDE), again])
 
 
@@ -129,6 +132,11 @@ def _slide_keys(plan: Plan, job: Job) -> dict[str, str]:
 
 def _results(store: Path) -> list[Path]:
     return [store.with_suffix(suffix) for suffix in RESULT_SUFFIXES]
+
+
+def _is_result(store: Path, name: str) -> bool:
+    """Whether a file is made again from columns, with the slide's result."""
+    return name in {p.name for p in _results(store)} or name.startswith(f"{store.name}/{MADE_AGAIN}/")
 
 
 def _pixels_of(receipt: Receipt, store: Path) -> Receipt | None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from wsikit.aggregate.calls import call_patient
 from wsikit.aggregate.doubt import outside_domain
+from wsikit.aggregate.features import Inputs, read_inputs, together
 from wsikit.aggregate.mitosis import poisson_interval
 from wsikit.aggregate.survival import load_risk, predict_risk
 from wsikit.errors import DamagedStoreError
@@ -126,7 +127,7 @@ def _patient_rows(job: Job, results: Mapping[str, Mapping[str, Any]], cards: Map
             continue  # numbers of some of the slides would look like those of the patient
         mine = [results[slide_id] for slide_id in ids]
         good = [r for r in mine if r["status"] == "ok"]
-        found = patient_pipelines(job, good, cards) if good else {}
+        found = patient_pipelines(job, good, cards, _facts(job, ids)) if good else {}
         row: dict[str, Any] = {"patient": patient, "slides": len(mine), "slides_failed": len(mine) - len(good)}
         row["tissue_mm2"] = round(sum(r["tissue_mm2"] for r in good), 6)
         for name in job.models:
@@ -134,7 +135,15 @@ def _patient_rows(job: Job, results: Mapping[str, Mapping[str, Any]], cards: Map
         yield row
 
 
-def patient_pipelines(job: Job, slides: Sequence[Mapping[str, Any]], cards: Mapping[str, Card]) -> dict[str, Any]:
+def _facts(job: Job, ids: Sequence[str]) -> dict[str, str]:
+    """The other columns of a patient's slides in the cases CSV: what all of them say, and nothing of what they differ in."""
+    rows = [job.case(slide_id).extra for slide_id in ids]
+    names = {name for row in rows for name in row}
+    said = {name: {row[name] for row in rows if row.get(name)} for name in names}
+    return {name: next(iter(values)) for name, values in said.items() if len(values) == 1}
+
+
+def patient_pipelines(job: Job, slides: Sequence[Mapping[str, Any]], cards: Mapping[str, Card], facts: Mapping[str, str] | None = None) -> dict[str, Any]:
     """A patient's answer from each pipeline, over all usable slides: an answer withheld on one slide does not count."""
     found: dict[str, Any] = {}
     for name, card in cards.items():
@@ -150,8 +159,14 @@ def patient_pipelines(job: Job, slides: Sequence[Mapping[str, Any]], cards: Mapp
         model = load_risk(Path(job.models[RISK_PIPELINE].folder))
         phantom = all(s["slide"]["phantom"] for s in slides)
         withheld = outside_domain(model.card, phantom)
-        found[RISK_PIPELINE] = {"status": "abstained", "reason": withheld} if withheld else predict_risk(model, found, sum(s["tissue_mm2"] for s in slides))
+        tissue_mm2, inputs = sum(s["tissue_mm2"] for s in slides), _inputs(slides)
+        found[RISK_PIPELINE] = {"status": "abstained", "reason": withheld} if withheld else predict_risk(model, found, tissue_mm2, inputs, facts)
     return found
+
+
+def _inputs(slides: Sequence[Mapping[str, Any]]) -> Inputs | None:
+    measured = [read_inputs(s["survival_inputs"]) for s in slides if "survival_inputs" in s]
+    return together(measured) if measured else None
 
 
 def _pooled(answers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

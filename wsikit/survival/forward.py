@@ -44,17 +44,43 @@ def attention(tensors: Tensors, tiles: np.ndarray) -> tuple[np.ndarray, np.ndarr
     ----------
     tiles : float (N, D), features of a bag's tiles
     """
+    logit, score = _attend(tensors, tiles)
+    a = np.exp(logit - logit.max())
+    return a / a.sum(), score
+
+
+def _attend(tensors: Tensors, tiles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     x = (tiles.astype(np.float64) - tensors["mean"]) / tensors["sd"]
     h = np.maximum(x @ tensors["project.weight"].T + tensors["project.bias"], 0)
     gate = np.tanh(h @ tensors["v.weight"].T + tensors["v.bias"]) / (1 + np.exp(-(h @ tensors["u.weight"].T + tensors["u.bias"])))
-    logit = gate @ tensors["w.weight"][0]
-    a = np.exp(logit - logit.max())
-    return a / a.sum(), h @ tensors["head.weight"][0]
+    return gate @ tensors["w.weight"][0], h @ tensors["head.weight"][0]
+
+
+Sums = tuple[float, float, float]
+
+
+def attention_sums(tensors: Tensors, tiles: np.ndarray) -> Sums:
+    """Of some of a bag's tiles: the highest logit, and relative to it Σ weight and Σ weight · score. Parts of a bag are put together by `merge_sums`."""
+    logit, score = _attend(tensors, tiles)
+    weight = np.exp(logit - logit.max())
+    return float(logit.max()), float(weight.sum()), float((weight * score).sum())
+
+
+def merge_sums(parts: Sequence[Sums]) -> Sums:
+    """The sums of all tiles of several parts of a bag."""
+    top = max(p[0] for p in parts)
+    scale = [float(np.exp(p[0] - top)) for p in parts]
+    return top, sum(s * p[1] for s, p in zip(scale, parts, strict=True)), sum(s * p[2] for s, p in zip(scale, parts, strict=True))
+
+
+def attention_log_risk(sums: Sums) -> float:
+    """The log risk of a bag from its sums."""
+    return sums[2] / sums[1]
 
 
 def attention_risk(tensors: Tensors, bags: Sequence[np.ndarray]) -> np.ndarray:
     """The log risk of each bag: float64 (n,)."""
-    return np.array([float((a * s).sum()) for a, s in (attention(tensors, bag) for bag in bags)])
+    return np.array([attention_log_risk(attention_sums(tensors, bag)) for bag in bags])
 
 
 def without_each(attention_: np.ndarray, score: np.ndarray) -> np.ndarray:

@@ -5,17 +5,8 @@ from __future__ import annotations
 import numpy as np
 from scipy.stats import rankdata
 
-from wsikit.survival.cox import partial_log_likelihood
+from wsikit.survival.cox import gradient, partial_log_likelihood
 from wsikit.survival.follow_up import FollowUp
-
-
-def gradient(risk: np.ndarray, z: np.ndarray, follow: FollowUp) -> np.ndarray:
-    """Of `partial_log_likelihood` with respect to β: float64 (F,)."""
-    order = np.argsort(-follow.time_months, kind="stable")
-    weight = np.exp(risk[order] - risk.max())
-    total, weighted = np.cumsum(weight), np.cumsum(weight[:, None] * z[order], 0)
-    last = np.searchsorted(-follow.time_months[order], -follow.time_months[follow.event], side="right") - 1
-    return np.asarray((z[follow.event] - weighted[last] / total[last][:, None]).sum(0))
 
 
 def relevance(z: np.ndarray, follow: FollowUp) -> np.ndarray:

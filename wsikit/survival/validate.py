@@ -119,12 +119,11 @@ def validate(follow: FollowUp, found: OutOfFold, horizons: Sequence[float], draw
         return {name: bootstrap(f, names, draws) for name, f in statistics(follow, found, horizons).items()}
 
 
-def compare(follow: FollowUp, a: OutOfFold, b: OutOfFold, horizons: Sequence[float], draws: int = DRAWS) -> dict[str, Interval]:
-    """By how much is ``a`` better (or worse) than ``b``, on the same patients? Each difference a − b with its 95 % interval over patients."""
-    first, second = statistics(follow, a, horizons), statistics(follow, b, horizons)
-    names = [str(p) for p in follow.patient]
+def compare(follow: FollowUp, a: OutOfFold, b: OutOfFold, name: str = "c_index", draws: int = DRAWS) -> Interval:
+    """By how much is ``a`` better (or worse) than ``b``, on the same patients? The difference a − b of a statistic with its 95 % interval over patients."""
+    first, second = statistics(follow, a, [])[name], statistics(follow, b, [])[name]
     with np.errstate(divide="ignore", invalid="ignore"):
-        return {n: bootstrap(lambda rows, n=n: first[n](rows) - second[n](rows), names, draws) for n in ("c_index", "ibs")}  # type: ignore[misc]
+        return bootstrap(lambda rows: first(rows) - second(rows), [str(p) for p in follow.patient], draws)
 
 
 def verdict(scores: Mapping[str, Interval]) -> str:

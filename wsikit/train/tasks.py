@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import math
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from wsikit.resolution import parse_number
 from wsikit.train.classify import train_classifier
 from wsikit.train.detect import Points, train_detector
 from wsikit.train.labels import Labelled, check_patients, read_labels, read_mpp, read_table
-from wsikit.train.survival import train_cox
+from wsikit.train.prognosis import Options, train_prognosis
 
 LICENCE = "not stated by whoever trained it"
 CLASSIFIERS: dict[str, dict[str, Any]] = {
@@ -64,34 +63,18 @@ def mitosis(labels: Path, out: Path, mpp: float, **options: Any) -> Card:
     return train_detector(slides, out, fields, **options)
 
 
-def survival(labels: Path, out: Path, run: Path, features: list[str], endpoint: str) -> Card:
-    """Fit a Cox model on the patient results of a run; densities enter as log(1 + x).
+def survival(labels: Path, out: Path, run: Path | None, features: Sequence[str], endpoint: str = "", **options: Any) -> Card:
+    """Train a survival model on the patients of a run and their clinical columns; see `wsikit.train.prognosis.Options`.
 
     Raises
     ------
     LabelsError
-        The CSV cannot be used, or does not join the run's patients.
+        The tables cannot be used, or do not join.
+    UsageError
+        Options that do not go together.
     """
-    table = read_table(labels, ["patient", "time_months", "event"])
-    rows = {r["patient"]: r for r in table}
-    if len(rows) < len(table):
-        raise LabelsError(f"{labels}: a patient is in more than one row; give one time and event for each")
-    if odd := [r["event"] for r in table if r["event"] not in ("0", "1", "0.0", "1.0")]:
-        raise LabelsError(f"{labels}: event '{odd[0]}' must be 1 (it happened) or 0 (censored)")
-    found, models = _patient_features(run)
-    joined = sorted(rows.keys() & found.keys())
-    if not joined:
-        raise LabelsError(f"{labels}: none of its patients is in {run / 'patients.csv'}")
-    time, event = (np.array([_number(labels, rows[p], key) for p in joined]) for key in ("time_months", "event"))
-    items = [Labelled(run, "", p) for p in joined]
-    fields = _common(out, "survival", "risk", [], 0.5, items)
-    log1p = [n for n in features if n.endswith("per_mm2")]
-    used = {name: digest for name, digest in models.items() if any(n.startswith(f"{name}.") for n in features)}
-    fields |= {
-        "architecture": {"name": "cox"},
-        "risk": {"endpoint": endpoint, "features": features, "log1p": log1p, "models": used, "cutoff": 0.0, "cutoff_origin": ""},
-    }
-    return train_cox([found[p] for p in joined], time, event.astype(bool), out, fields)
+    fields = _common(out, "survival", "risk", [], 0.5, [])
+    return train_prognosis(labels, run, out, fields, Options(endpoint, features, **options))
 
 
 def read_points(path: Path) -> list[Points]:
@@ -138,18 +121,3 @@ def _number(path: Path, row: dict[str, str], key: str) -> float:
     if value is None or not math.isfinite(value):
         raise LabelsError(f"{path}: {key} '{row[key]}' is not a number")
     return value
-
-
-def _patient_features(run: Path) -> tuple[dict[str, dict[str, float]], dict[str, str]]:
-    """Features of each patient of a run, from ``patients.csv``, and the digests of the models that made them."""
-    try:
-        with (run / "patients.csv").open(newline="") as f:
-            rows = list(csv.DictReader(f))
-        models = {k: v["digest"] for k, v in json.loads((run / "run.json").read_text())["job"]["models"].items()}
-    except (OSError, ValueError, KeyError) as e:
-        raise LabelsError(f"{run}: needs run.json and patients.csv of a run with a patient column ({e})") from e
-    found = {}
-    for row in rows:
-        values = {k: parse_number(v) for k, v in row.items() if k != "patient" and v}
-        found[row["patient"]] = {k: v for k, v in values.items() if v is not None}
-    return found, models
