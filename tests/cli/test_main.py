@@ -14,7 +14,7 @@ import pytest
 from wsikit import RESEARCH_USE_ONLY
 from wsikit.cli import main as cli_main
 
-VERBS = ["demo", "info", "doctor", "tile", "score", "aggregate", "view", "export", "report", "train", "evaluate", "models", "verify", "bench"]
+VERBS = ["demo", "info", "doctor", "tile", "score", "aggregate", "view", "export", "report", "train", "evaluate", "models", "verify", "diff", "bench"]
 PROMISED = {  # the options that scripts rely on
     "demo": ["-o"],
     "info": ["--json"],
