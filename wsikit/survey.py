@@ -17,6 +17,7 @@ from wsikit.grid import Raster
 from wsikit.slide import Slide, open_slide
 from wsikit.stain import StainFit, StainTarget, get_method
 from wsikit.tissue import TissueMask, find_tissue
+from wsikit.tissue.brown import IHC_SHARE, brown_share
 from wsikit.tissue.mask import GLASS
 
 OVERVIEW_MPP = 8.0
@@ -37,12 +38,14 @@ class Survey:
     raster : the low-power raster (about 8 µm/px) that everything here is on
     overview : uint8 (H, W, 3), not normalised
     mask : tissue, foreign colours, black; bool (H, W)
+    brown : share of the tissue that is brown
     stain : the slide's stain fit
     """
 
     raster: Raster
     overview: np.ndarray
     mask: TissueMask
+    brown: float
     stain: StainFit
 
     @property
@@ -51,15 +54,17 @@ class Survey:
         return float(self.mask.tissue.sum()) * self.raster.mpp[0] * self.raster.mpp[1] / 1e6
 
 
-def survey(slide: Slide, stain: str = "macenko", target: StainTarget | None = None) -> Survey:
+def survey(slide: Slide, stain: str = "macenko", target: StainTarget | None = None, *, any_stain: bool = False) -> Survey:
     """Look at a slide once, at low power. Its stain fit is for the colours of ``target``, else the method's reference.
+
+    ``any_stain`` also takes slides whose tissue is brown.
 
     Raises
     ------
     MissingResolutionError
         The slide has no mpp.
     UnsupportedFormatError
-        The slide is no brightfield stain: fluorescence or several channels, by its file or because it is dark.
+        The slide is no brightfield stain (fluorescence or several channels, by its file or because it is dark), or it is brown: immunohistochemistry.
     DamagedSlideError
         The slide cannot be decoded.
     UsageError
@@ -74,8 +79,13 @@ def survey(slide: Slide, stain: str = "macenko", target: StainTarget | None = No
     dark = float((_in_bounds(slide, raster, overview).max(-1) < DARK_LEVEL).mean())
     if dark > DARK_SHARE and not mask.tissue.any():
         raise UnsupportedFormatError(f"{slide.path}: {dark:.0%} of the slide is dark, so it is fluorescence and not a brightfield H&E stain")
+    brown = brown_share(overview, mask.tissue, mask.white_point)
+    if brown > IHC_SHARE and not any_stain:
+        raise UnsupportedFormatError(
+            f"{slide.path}: {brown:.0%} of the tissue is brown, so it is immunohistochemistry (DAB) and not H&E; if it is pigment, pass --any-stain"
+        )
     fit = method.fit(sample_tissue(slide, raster, mask.tissue))
-    return Survey(raster, overview, mask, fit.model_copy(update={"target": target}) if target else fit)
+    return Survey(raster, overview, mask, brown, fit.model_copy(update={"target": target}) if target else fit)
 
 
 def slide_tissue(slide: Slide, raster: Raster, overview: np.ndarray) -> TissueMask:

@@ -152,6 +152,13 @@ def test_real_files(name: str, size: tuple[int, int], what: str, data: Path) -> 
             survey(slide)
 
 
+def test_a_preview_is_no_slide(tmp_path: Path) -> None:
+    """Olympus VSI: the TIFF that it begins with is a small picture, and would pass as the slide."""
+    tifffile.imwrite(tmp_path / "a.vsi", np.full((300, 400, 3), 200, np.uint8), photometric="rgb", metadata=None)
+    with pytest.raises(UnsupportedFormatError, match=r"a\.vsi: .*\.ets files.*convert it to OME-TIFF"):
+        wk.open_slide(tmp_path / "a.vsi")
+
+
 def test_fluorescence_of_a_brightfield_scanner(data: Path) -> None:
     with wk.open_slide(data / "slides" / "hamamatsu-fluo-DAPI.ndpi") as slide:
         assert "fluorescence" in slide.facts.not_he

@@ -26,6 +26,7 @@ Memory = Annotated[str | None, typer.Option("--memory", help="Most memory of all
 ReaderName = Annotated[str | None, typer.Option("--reader", help="Read all slides with this one, such as cucim. [default: the best for each file]")]
 Device = Annotated[str, typer.Option("--device", help="cpu, cuda or mps.")]
 MppOverride = Annotated[float | None, typer.Option("--mpp-override", help="µm/px of level 0, over what the files say (a CSV's mpp column goes first).")]
+AnyStain = Annotated[bool, typer.Option("--any-stain", help="Take slides whose tissue is brown too: pigment, or immunohistochemistry.")]
 Icc = Annotated[str, typer.Option("--icc", help="Colour profiles of slides: keep (pixels as stored) or srgb (applied, where a slide has one).")]
 FocalPlane = Annotated[str | None, typer.Option("--focal-plane", help="Which plane of slides with several, by its name in wsikit info. [default: the middle]")]
 Stain = Annotated[

@@ -6,7 +6,22 @@ from typing import Annotated, Any
 
 import typer
 
-from wsikit.cli.options import Device, FocalPlane, Icc, Memory, MppOverride, Out, ReaderName, Scheduler, Slides, Stain, StainTarget, Workers, run_and_report
+from wsikit.cli.options import (
+    AnyStain,
+    Device,
+    FocalPlane,
+    Icc,
+    Memory,
+    MppOverride,
+    Out,
+    ReaderName,
+    Scheduler,
+    Slides,
+    Stain,
+    StainTarget,
+    Workers,
+    run_and_report,
+)
 from wsikit.cli.output import Json
 
 
@@ -25,6 +40,7 @@ def register(app: typer.Typer) -> None:
         icc: Icc = "keep",
         focal_plane: FocalPlane = None,
         reader: ReaderName = None,
+        any_stain: AnyStain = False,
         codec: Annotated[str, typer.Option("--codec", help="Pixel codec: zstd:LEVEL (lossless) or jpeg:QUALITY.")] = "zstd:1",
         mpp_override: MppOverride = None,
         workers: Workers = None,
@@ -51,6 +67,7 @@ def register(app: typer.Typer) -> None:
             "focal_plane": focal_plane,
             "reader": reader,
             "memory": memory,
+            "any_stain": any_stain,
             "debug": settings["debug"],
         }
         return run_and_report(

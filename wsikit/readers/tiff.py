@@ -96,6 +96,10 @@ class TiffReader(Reader):
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        if path.suffix.lower() == ".vsi":
+            raise UnsupportedFormatError(
+                f"{path}: an Olympus VSI, whose slide lies in .ets files beside it; convert it to OME-TIFF (what is in here is a preview)"
+            )
         self._tif = open_tiff(path)
         try:
             self._image = TiffImage(self._tif, path)

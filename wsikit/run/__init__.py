@@ -43,8 +43,8 @@ def score(
     workers : processes; 0 works in this process, None takes one per GPU or core. More than 0 needs the caller's script to be guarded by
         ``if __name__ == "__main__":``
     scheduler : address of a dask scheduler to use
-    options : ``mpp_override``, ``focal_plane``, ``icc``, ``reader``, ``device``, ``stain``, ``stain_target``, ``block_px``, ``memory`` (such as
-        "16GiB", for all processes of this machine together), ``upsample``, ``debug``. ``stain`` and ``stain_target`` (an image whose colours to
+    options : ``mpp_override``, ``focal_plane``, ``icc``, ``any_stain``, ``reader``, ``device``, ``stain``, ``stain_target``, ``block_px``, ``memory``
+        (such as "16GiB", for all processes of this machine together), ``upsample``, ``debug``. ``stain`` and ``stain_target`` (an image whose colours to
         take, instead of the reference) are of the kept pixels and pictures: a model always sees the colours of its card
 
     Raises
@@ -142,7 +142,7 @@ def _run(
     on_progress: Callable[[Progress], None],
     options: Mapping[str, Any],
 ) -> Run:
-    known = {"mpp_override", "focal_plane", "icc", "device", "stain", "stain_target", "block_px", "memory", "reader", "upsample", "debug"}
+    known = {"mpp_override", "focal_plane", "icc", "any_stain", "device", "stain", "stain_target", "block_px", "memory", "reader", "upsample", "debug"}
     if unknown := set(options) - known:
         raise UsageError(f"no option is called {', '.join(sorted(unknown))}; there are: {', '.join(sorted(known))}")
     # workers may have another current folder
@@ -151,7 +151,7 @@ def _run(
         c.model_copy(update={"path": str(locate(c.path).absolute())} | (more if c.focal_plane is None else {}))
         for c in find_cases(inputs, options.get("mpp_override"))
     ]
-    parameters = {k: v for k, v in options.items() if k in ("device", "stain", "upsample", "icc", "reader") and v is not None}
+    parameters = {k: v for k, v in options.items() if k in ("device", "stain", "upsample", "icc", "any_stain", "reader") and v is not None}
     block_px, worker_bytes = options.get("block_px") or BLOCK_PX, 0
     if options.get("memory"):
         if scheduler is not None:

@@ -78,6 +78,7 @@ class Job(BaseModel):
     block_px: int = BLOCK_PX
     device: str = "cpu"
     upsample: bool = False
+    any_stain: bool = False
     slides: list[Case]
 
     @property

@@ -92,7 +92,7 @@ def prepare_slide(run_dir: str, run_key: str, slide_id: str) -> dict[str, Any]:
         clear_slide(path)
         laid = None
         with clock("survey"):
-            found = survey(slide, job.stain, job.stain_target)
+            found = survey(slide, job.stain, job.stain_target, any_stain=job.any_stain)
         old = _lay_out(path, _layouts(slide, job, grids), job, found, facts, survey_key)
     with_stains = old | {"model_stains": model_stains(slide, path, job, old)}
     stages = {k: v for k, v in sorted((old["stages"] | _stages(job, grids, with_stains)).items()) if k not in refused}
@@ -194,6 +194,7 @@ def _lay_out(path: Path, layouts: dict[str, Any], job: Job, found: Survey, facts
             "tissue_mm2": round(found.tissue_mm2, 6),
             "foreign_share": round(float(found.mask.foreign.mean()), 6),
             "black_share": round(float(found.mask.black.mean()), 6),
+            "brown_share": round(found.brown, 6),
             "white_point": round(found.mask.white_point, 3),
             "shares": slide_shares(found.mask.kind),
         },
