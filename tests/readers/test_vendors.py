@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 import wsikit as wk
+from wsikit.errors import UnsupportedFormatError
 from wsikit.geometry import Region
 from wsikit.readers import candidates
 from wsikit.testing.conformance import CHECKS
-from wsikit.testing.vendors import write_philips, write_scn, write_ventana
+from wsikit.testing.vendors import write_hamamatsu_vms, write_philips, write_scn, write_ventana
 
 MPP = 0.5
 JPEG_ERROR = 3.0
@@ -27,8 +28,8 @@ def half(rgb: np.ndarray) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def levels(picture: np.ndarray) -> list[np.ndarray]:
-    """The picture, cut to 1036 × 768 px, and two smaller ones."""
-    first = np.ascontiguousarray(picture[:768, :1036])
+    """The picture, cut to 1024 × 768 px, and two smaller ones."""
+    first = np.ascontiguousarray(picture[:768, :1024])
     return [first, half(first), half(half(first))]
 
 
@@ -36,6 +37,7 @@ WRITERS: dict[str, Callable[..., None]] = {
     "philips.tiff": write_philips,
     "leica.scn": partial(write_scn, at=AT, size=(3072, 2560)),
     "ventana.bif": write_ventana,
+    "hamamatsu.vms": lambda path, levels, mpp: write_hamamatsu_vms(path, levels[0], mpp),
 }
 
 
@@ -54,7 +56,7 @@ def slide(levels: list[np.ndarray], tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.mark.parametrize("name", WRITERS)
 def test_conformance(name: str, slide) -> None:
-    found = [r.name for r in candidates(slide(name)) if r.name != "tiff"]  # which knows no vendor's metadata, and comes last
+    found = [r.name for r in candidates(slide(name))]
     assert found == (["native", "openslide"] if name == "philips.tiff" else ["openslide"])
     for reader in found:
         for check in CHECKS:
@@ -95,3 +97,21 @@ def test_philips_tiles_are_openslides_pixels(missing: bool, levels, tmp_path: Pa
             box = Region(0, 0, *level.size)
             assert np.array_equal(ours.read_level(level.index, box), theirs.read_level(level.index, box))
         assert missing == bool((ours.read((0, 0, 256, 256)) == 255).all())
+
+
+def test_the_files_that_an_index_names_are_part_of_the_slide(slide) -> None:
+    path = slide("hamamatsu.vms")
+    before = wk.open_slide(path).digest
+    picture = path.with_name("hamamatsu-img.jpg")
+    data = picture.read_bytes()
+    picture.write_bytes(data[:-2] + b"\0" + data[-2:])
+    assert wk.open_slide(path).digest != before
+    picture.write_bytes(data)
+    assert wk.open_slide(path).digest == before
+
+
+@pytest.mark.parametrize("name", [n for n in WRITERS if n != "hamamatsu.vms"])
+def test_a_vendors_tiff_is_not_read_as_a_plain_one(name: str, slide) -> None:
+    """Its first image may be a label or a macro, its tiles may overlap."""
+    with pytest.raises(UnsupportedFormatError, match="which OpenSlide reads"):
+        wk.open_slide(slide(name), reader="tiff")

@@ -90,6 +90,8 @@ class TiffReader(Reader):
         """90 for OME-TIFF (OpenSlide sees neither its pyramid nor its mpp) and for grey ones (OpenSlide shows channels as if they were colours), else 20."""
         try:
             with open_tiff(path) as tif:
+                if _vendor_layout(tif):
+                    return 0
                 return 90 if tif.is_ome or all(page.photometric in GREY for page in tif.pages) else 20
         except (OSError, ValueError, struct.error):
             return 0
@@ -102,6 +104,8 @@ class TiffReader(Reader):
             )
         self._tif = open_tiff(path)
         try:
+            if layout := _vendor_layout(self._tif):
+                raise UnsupportedFormatError(f"{path}: a {layout} file, which OpenSlide reads from this machine's disk; copy it here")
             self._image = TiffImage(self._tif, path)
         except WsikitError:
             self.close()
@@ -141,6 +145,11 @@ class TiffReader(Reader):
     def close(self) -> None:
         """Let go of the file."""
         self._tif.close()
+
+
+def _vendor_layout(tif: tifffile.TiffFile) -> str:
+    """Whose file it is whose first image is no slide, or whose tiles overlap or are padded; empty for others."""
+    return next((name for name in ("NDPI", "SCN", "BIF", "Philips") if getattr(tif, f"is_{name.lower()}")), "")
 
 
 def _aperio(page: Any) -> dict[str, str]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import tifffile
+from PIL import Image
 
 _JPEG: dict[str, Any] = {"photometric": "rgb", "compression": "jpeg", "compressionargs": {"level": 92}, "metadata": None}
 
@@ -102,6 +103,17 @@ def write_ventana(path: Path, levels: list[np.ndarray], mpp: float) -> None:
             tags = [(700, "B", len(xmp.encode()), xmp.encode(), True)] if i == 0 else []
             description = f"level={i} mag={20 / 2**i:g} quality=90"
             tif.write(rgb, tile=(256, 256), description=description, extratags=tags, **_JPEG)
+
+
+def write_hamamatsu_vms(path: Path, rgb: np.ndarray, mpp: float) -> None:
+    """Hamamatsu VMS: an index of one JPEG, beside it, with the restart markers by which parts of it are found. Sides are whole 16 px."""
+    h, w = rgb.shape[:2]
+    small = rgb.reshape(h // 16, 16, w // 16, 16, 3).mean((1, 3)).round().astype(np.uint8)
+    for name, picture, every in (("img", rgb, 16), ("map", small, 1)):
+        Image.fromarray(picture).save(path.with_name(f"{path.stem}-{name}.jpg"), quality=92, subsampling=0, restart_marker_blocks=every)
+    facts = {"NoLayers": 1, "NoJpegColumns": 1, "NoJpegRows": 1, "ImageFile": f"{path.stem}-img.jpg", "MapFile": f"{path.stem}-map.jpg"}
+    facts |= {"PhysicalWidth": round(w * mpp * 1e3), "PhysicalHeight": round(h * mpp * 1e3), "SourceLens": 20}
+    path.write_text("[Virtual Microscope Specimen]\n" + "".join(f"{k}={v}\n" for k, v in facts.items()))
 
 
 def _joints(columns: int, rows: int) -> Iterator[str]:
