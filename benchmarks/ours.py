@@ -20,7 +20,7 @@ import wsikit as wk
 from wsikit.cut import normalise
 from wsikit.geometry import Region
 from wsikit.run import tile_slides
-from wsikit.run.engine import open_pool
+from wsikit.run.engine import Where, open_pool
 from wsikit.run.job import Pixels
 from wsikit.run.plan import BLOCK_PX, chunk_px
 from wsikit.sample import sample_slide
@@ -152,7 +152,7 @@ def tile(job: Job) -> Iterator[Work]:
     with ExitStack() as stack:
         where = {"workers": 0}
         if workers:
-            pool = stack.enter_context(open_pool(workers))
+            pool = stack.enter_context(open_pool(Where(workers)))
             job.facts["cpu_seconds"] = None  # it is spent in other processes
             where = {"scheduler": pool.executor._client.scheduler.address}  # the engine's own workers, kept between two runs
         tile_slides(_copies(folder.parent / "warm", max(1, 2 * workers)), folder.parent / "warm-up", pixels=pixels, **where)

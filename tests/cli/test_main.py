@@ -14,7 +14,24 @@ import pytest
 from wsikit import RESEARCH_USE_ONLY
 from wsikit.cli import main as cli_main
 
-VERBS = ["demo", "info", "doctor", "tile", "score", "aggregate", "view", "export", "report", "train", "evaluate", "models", "verify", "diff", "bench"]
+VERBS = [
+    "demo",
+    "info",
+    "doctor",
+    "tile",
+    "score",
+    "aggregate",
+    "view",
+    "export",
+    "report",
+    "train",
+    "evaluate",
+    "models",
+    "verify",
+    "diff",
+    "cluster",
+    "bench",
+]
 PROMISED = {  # the options that scripts rely on
     "demo": ["-o"],
     "info": ["--json"],
@@ -31,7 +48,8 @@ PROMISED = {  # the options that scripts rely on
     "models show": ["--json"],
     "models verify": ["--json"],
 }
-EVERY = [*(v for v in VERBS if v != "models"), *(f"models {v}" for v in ("list", "show", "add", "verify"))]
+GROUPS = {"models": ("list", "show", "add", "verify"), "cluster": ("init", "check")}
+EVERY = [*(v for v in VERBS if v not in GROUPS), *(f"{group} {v}" for group, verbs in GROUPS.items() for v in verbs)]
 
 
 def python(*arguments: str, **more: Any) -> subprocess.CompletedProcess[str]:

@@ -27,7 +27,24 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=True,
 )
-VERBS = ("demo", "info", "doctor", "tile", "score", "aggregate", "view", "export", "report", "train", "evaluate", "models", "verify", "diff", "bench")
+VERBS = (
+    "demo",
+    "info",
+    "doctor",
+    "tile",
+    "score",
+    "aggregate",
+    "view",
+    "export",
+    "report",
+    "train",
+    "evaluate",
+    "models",
+    "verify",
+    "diff",
+    "cluster",
+    "bench",
+)
 for _verb in VERBS:
     importlib.import_module(f"wsikit.cli.{_verb}").register(app)
 

@@ -22,6 +22,8 @@ Workers = Annotated[
     int | None, typer.Option("--workers", help="Worker processes on this machine; 0 works in this process. [default: one per GPU or core, at most 8]", min=0)
 ]
 Scheduler = Annotated[str | None, typer.Option("--scheduler", help="Address of a running dask scheduler, tcp://host:port.")]
+Cluster = Annotated[Path | None, typer.Option("--cluster", help="A batch system starts the workers: a TOML file such as pipelines/archive_slurm.toml.")]
+Tls = Annotated[Path | None, typer.Option("--tls", help="Folder of wsikit cluster init, for a --scheduler at tls://host:port.")]
 Memory = Annotated[str | None, typer.Option("--memory", help="Most memory of all processes together, such as 16GiB: fewer workers, then smaller blocks.")]
 ReaderName = Annotated[str | None, typer.Option("--reader", help="Read all slides with this one, such as cucim. [default: the best for each file]")]
 Device = Annotated[str, typer.Option("--device", help="cpu, cuda or mps.")]

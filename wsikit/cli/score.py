@@ -8,6 +8,7 @@ import typer
 
 from wsikit.cli.options import (
     AnyStain,
+    Cluster,
     Device,
     FocalPlane,
     Icc,
@@ -19,6 +20,7 @@ from wsikit.cli.options import (
     Slides,
     Stain,
     StainTarget,
+    Tls,
     Workers,
     run_and_report,
 )
@@ -47,6 +49,8 @@ def register(app: typer.Typer) -> None:
         any_stain: AnyStain = False,
         workers: Workers = None,
         scheduler: Scheduler = None,
+        tls: Tls = None,
+        cluster: Cluster = None,
         memory: Memory = None,
         device: Device = "cpu",
         as_json: Json = False,
@@ -70,6 +74,8 @@ def register(app: typer.Typer) -> None:
             "focal_plane": focal_plane,
             "reader": reader,
             "memory": memory,
+            "cluster": cluster,
+            "tls": tls,
             "any_stain": any_stain,
         }
         options |= {"upsample": upsample, "debug": settings["debug"]}

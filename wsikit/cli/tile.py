@@ -8,6 +8,7 @@ import typer
 
 from wsikit.cli.options import (
     AnyStain,
+    Cluster,
     Device,
     FocalPlane,
     Icc,
@@ -19,6 +20,7 @@ from wsikit.cli.options import (
     Slides,
     Stain,
     StainTarget,
+    Tls,
     Workers,
     run_and_report,
 )
@@ -45,6 +47,8 @@ def register(app: typer.Typer) -> None:
         mpp_override: MppOverride = None,
         workers: Workers = None,
         scheduler: Scheduler = None,
+        tls: Tls = None,
+        cluster: Cluster = None,
         memory: Memory = None,
         device: Device = "cpu",
         as_json: Json = False,
@@ -67,6 +71,8 @@ def register(app: typer.Typer) -> None:
             "focal_plane": focal_plane,
             "reader": reader,
             "memory": memory,
+            "cluster": cluster,
+            "tls": tls,
             "any_stain": any_stain,
             "debug": settings["debug"],
         }

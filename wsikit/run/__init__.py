@@ -9,8 +9,9 @@ from typing import Any
 from wsikit.errors import SlideError, UsageError
 from wsikit.location import locate
 from wsikit.run.cases import find_cases
+from wsikit.run.cluster import read_cluster
 from wsikit.run.drive import Progress
-from wsikit.run.engine import default_workers
+from wsikit.run.engine import Where, default_workers
 from wsikit.run.job import Job, Pixels, check_job, choose_models, read_run
 from wsikit.run.memory import parse_memory, share_out
 from wsikit.run.plan import BLOCK_PX
@@ -43,9 +44,10 @@ def score(
     workers : processes; 0 works in this process, None takes one per GPU or core. More than 0 needs the caller's script to be guarded by
         ``if __name__ == "__main__":``
     scheduler : address of a dask scheduler to use
-    options : ``mpp_override``, ``focal_plane``, ``icc``, ``any_stain``, ``reader``, ``device``, ``stain``, ``stain_target``, ``block_px``, ``memory``
-        (such as "16GiB", for all processes of this machine together), ``upsample``, ``debug``. ``stain`` and ``stain_target`` (an image whose colours to
-        take, instead of the reference) are of the kept pixels and pictures: a model always sees the colours of its card
+    options : of slides: ``mpp_override``, ``focal_plane``, ``icc``, ``any_stain``, ``reader``, ``upsample``; of kept pixels and pictures:
+        ``stain``, ``stain_target`` (an image whose colours to take, instead of the reference) – a model always sees the colours of its card;
+        of the work: ``device``, ``memory`` (such as "16GiB", for all processes of this machine together), ``block_px``, ``cluster`` (a TOML
+        file, see `wsikit.run.cluster`), ``tls`` (the folder of ``wsikit cluster init``, for a scheduler at tls://), ``debug``
 
     Raises
     ------
@@ -142,7 +144,22 @@ def _run(
     on_progress: Callable[[Progress], None],
     options: Mapping[str, Any],
 ) -> Run:
-    known = {"mpp_override", "focal_plane", "icc", "any_stain", "device", "stain", "stain_target", "block_px", "memory", "reader", "upsample", "debug"}
+    known = {
+        "mpp_override",
+        "focal_plane",
+        "icc",
+        "any_stain",
+        "device",
+        "stain",
+        "stain_target",
+        "block_px",
+        "memory",
+        "reader",
+        "cluster",
+        "tls",
+        "upsample",
+        "debug",
+    }
     if unknown := set(options) - known:
         raise UsageError(f"no option is called {', '.join(sorted(unknown))}; there are: {', '.join(sorted(known))}")
     # workers may have another current folder
@@ -153,16 +170,18 @@ def _run(
     ]
     parameters = {k: v for k, v in options.items() if k in ("device", "stain", "upsample", "icc", "any_stain", "reader") and v is not None}
     block_px, worker_bytes = options.get("block_px") or BLOCK_PX, 0
+    cluster, tls = options.get("cluster"), options.get("tls")
     if options.get("memory"):
-        if scheduler is not None:
-            raise UsageError("--memory is of worker processes on this machine; those of a scheduler have the memory that they were started with")
+        if scheduler is not None or cluster is not None:
+            raise UsageError("--memory is of worker processes on this machine; those of a scheduler or cluster have what they were started with")
         wanted = default_workers(options.get("device") or "cpu") if workers is None else workers
         workers, block_px, worker_bytes = share_out(parse_memory(str(options["memory"])), wanted, models=bool(models))
     job = Job(models=dict(models), pixels=pixels, slides=cases, block_px=block_px, **parameters)
     check_job(job)
     if options.get("stain_target") is not None:
         job = job.model_copy(update={"stain_target": fit_target(options["stain_target"], job.stain)})
-    return carry_out(folder, job, workers, scheduler, on_progress, worker_bytes=worker_bytes, debug=bool(options.get("debug")))
+    where = Where(workers, worker_bytes, scheduler, read_cluster(Path(cluster)) if cluster else None, Path(tls) if tls else None)
+    return carry_out(folder, job, where, on_progress, debug=bool(options.get("debug")))
 
 
 __all__ = ["Progress", "Run", "score", "tile", "tile_slides"]

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from wsikit.errors import DamagedStoreError, WeightsMismatchError
 from wsikit.run.drive import Progress
+from wsikit.run.engine import Where
 from wsikit.run.finish import aggregate_slide
 from wsikit.run.job import RUN_FILE, Job, choose_models, only_run, read_run, update_run
 from wsikit.run.ledger import SLIDE, commit_results, is_undamaged, receipts_path, was_finished
@@ -74,7 +75,7 @@ def repair_run(folder: Path, workers: int | None = 0, on_progress: Callable[[Pro
     for name, ref in choose_models(list(job.models), {n: r.folder for n, r in job.models.items()}).items() if job.models else ():
         if ref.digest != job.models[name].digest:
             raise WeightsMismatchError(f"{ref.folder}: not the model that this run had for {name}; put that one back, or score the slides again with this one")
-    carry_out(folder, job, workers, None, on_progress)
+    carry_out(folder, job, Where(workers), on_progress)
     return list(verify_run(folder))
 
 

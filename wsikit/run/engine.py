@@ -8,9 +8,12 @@ import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from wsikit.errors import EngineError, UsageError
+from wsikit.run.cluster import ClusterConfig, start_cluster
+from wsikit.run.tls import tls_files
 from wsikit.threads import cores
 
 # One thread per process: with more, numeric libraries add in another order and results depend on the machine's load.
@@ -20,7 +23,9 @@ _MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**28), "MALLOC_TRIM_THRESHOLD_": str(2
 # tasks carry no data that could be spilled, so a worker over its limit is ended at once
 _MEMORY_RULES = {f"distributed.worker.memory.{name}": value for name, value in (("target", False), ("spill", False), ("pause", False), ("terminate", 1.0))}
 _QUIET = {"DASK_LOGGING__DISTRIBUTED": "error"}
+_ENVIRONMENT = _THREADS | _MEMORY | _QUIET
 _CONNECT_SECONDS = "8s"
+_ADVICE = "check the address, or leave --scheduler out"
 
 
 class InProcess(Executor):
@@ -45,45 +50,98 @@ class Pool:
     workers: int
 
 
-@contextlib.contextmanager
-def open_pool(workers: int | None, scheduler: str | None = None, device: str = "cpu", worker_bytes: int = 0) -> Iterator[Pool]:
-    """A pool for a run.
+@dataclass(frozen=True)
+class Where:
+    """Where a run's work is done.
 
-    Parameters
+    Attributes
     ----------
     workers : worker processes on this machine; 0 works in this process; None takes one per GPU, or per core up to 8
+    worker_bytes : one of these that grows beyond it is ended, and its slide tried again, alone in the end; 0 sets no limit
     scheduler : address of a running dask scheduler to use instead
-    worker_bytes : a worker process of this machine that grows beyond it is ended, and its slide tried again, alone in the end; 0 sets no limit
+    cluster : a batch system that starts the workers instead
+    tls : the folder of ``wsikit cluster init`` that the ``scheduler`` was started with
+    """
+
+    workers: int | None = 0
+    worker_bytes: int = 0
+    scheduler: str | None = None
+    cluster: ClusterConfig | None = None
+    tls: Path | None = None
+
+
+@contextlib.contextmanager
+def open_pool(where: Where, device: str = "cpu") -> Iterator[Pool]:
+    """A pool for a run.
 
     Raises
     ------
     EngineError
-        The scheduler cannot be reached, or has no workers.
+        The scheduler cannot be reached, or has no workers; the batch system refuses.
     UsageError
-        ``workers`` is below 0.
+        ``workers`` is below 0, a scheduler and a cluster are both given, or ``tls`` has no keys.
     """
-    if workers is not None and workers < 0:
-        raise UsageError(f"{workers} workers: give 0 to work in this process, or how many processes")
-    if scheduler is None and workers == 0:
+    if where.workers is not None and where.workers < 0:
+        raise UsageError(f"{where.workers} workers: give 0 to work in this process, or how many processes")
+    if where.scheduler is not None and where.cluster is not None:
+        raise UsageError("a scheduler and a cluster: give the one that is to do the work")
+    if (where.scheduler or "").startswith("tls://") and where.tls is None:
+        raise UsageError(f"{where.scheduler}: name the folder with its key and certificate with --tls, see wsikit cluster init")
+    keys = {"security": _security(where.tls)} if where.tls else {}
+    if where.cluster is not None:
+        with start_cluster(where.cluster, _ENVIRONMENT) as target, _client(target) as client:
+            n = where.cluster.most  # they come as there is work, so there is none yet to wait for
+            yield Pool(client.get_executor(pure=False), 2 * n * where.cluster.tasks, n)
+    elif where.scheduler is not None:
+        with _client(where.scheduler, **keys) as client:
+            yield _pool(client, where.scheduler)
+    elif where.workers == 0:
         yield Pool(InProcess(), 1, 1)
-        return
+    else:
+        with _local_cluster(where.workers or default_workers(device), device, where.worker_bytes) as target, _client(target) as client:
+            yield _pool(client, "this machine")
+
+
+@contextlib.contextmanager
+def _client(target: Any, **keys: Any) -> Iterator[Any]:
     from distributed import Client
 
-    with contextlib.ExitStack() as stack:
-        try:
-            target: Any = scheduler or stack.enter_context(_local_cluster(workers or default_workers(device), device, worker_bytes))
-            client = stack.enter_context(Client(target, timeout=_CONNECT_SECONDS, set_as_default=False))
-            n, threads = _wait_for_workers(client)
-        except (OSError, TimeoutError, ValueError) as e:
-            raise EngineError(f"no dask cluster at {scheduler or 'this machine'} ({e}); check the address, or leave --scheduler out") from e
-        yield Pool(client.get_executor(pure=False), 2 * threads, n)
+    try:
+        client = Client(target, timeout=_CONNECT_SECONDS, set_as_default=False, **keys)
+    except (OSError, TimeoutError, ValueError) as e:
+        raise EngineError(f"no dask cluster at {target if isinstance(target, str) else 'this machine'} ({e}); {_ADVICE}") from e
+    with client:
+        yield client
 
 
-def _wait_for_workers(client: Any) -> tuple[int, int]:
-    """How many workers there are, and how many tasks they take at a time."""
-    client.wait_for_workers(1, timeout=60)
+def _pool(client: Any, name: str) -> Pool:
+    """All workers that there are, once there is one."""
+    try:
+        client.wait_for_workers(1, timeout=60)
+    except TimeoutError as e:
+        raise EngineError(f"no worker at {name} ({e}); {_ADVICE}") from e
     found = client.scheduler_info(n_workers=-1)["workers"].values()
-    return len(found), sum(w["nthreads"] for w in found)
+    return Pool(client.get_executor(pure=False), 2 * sum(w["nthreads"] for w in found), len(found))
+
+
+def _security(tls: Path) -> Any:
+    from distributed.security import Security
+
+    return Security(**tls_files(tls), require_encryption=True)
+
+
+def job_script(cluster: ClusterConfig) -> str:
+    """What a job of a cluster runs.
+
+    Raises
+    ------
+    EngineError
+        The library of the batch system is not installed, or refuses the options.
+    """
+    if cluster.kind == "kubernetes":
+        return "Kubernetes starts workers from an image, not from a script"
+    with start_cluster(cluster.model_copy(update={"least": 0}), _ENVIRONMENT) as made:
+        return str(made.job_script())
 
 
 def default_workers(device: str) -> int:
@@ -112,7 +170,7 @@ def _local_cluster(workers: int, device: str, worker_bytes: int) -> Iterator[Any
     nannies = {i: {"cls": Nanny, "options": worker_options(i, device, visible_gpus(device)) | {"memory_limit": worker_bytes}} for i in range(workers)}
     scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "dashboard": False, "dashboard_address": "127.0.0.1:0", "port": 0}}
     # only what is set before a process starts reaches its memory allocator and its logging
-    environment = _THREADS | _MEMORY | _QUIET | {"WSIKIT_THREADS": str(max(1, cores() // workers))}
+    environment = _ENVIRONMENT | {"WSIKIT_THREADS": str(max(1, cores() // workers))}
     before_start = {"distributed.nanny.pre-spawn-environ": environment, "distributed.scheduler.allowed-failures": 1} | _MEMORY_RULES
     with dask.config.set(before_start), SpecCluster(workers=nannies, scheduler=scheduler, silence_logs=50) as cluster:
         yield cluster

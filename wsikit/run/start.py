@@ -10,7 +10,7 @@ from typing import Any
 
 from wsikit.errors import OutputError, StoreMismatchError
 from wsikit.run.drive import Driver, Progress
-from wsikit.run.engine import open_pool
+from wsikit.run.engine import Where, open_pool
 from wsikit.run.job import RUN_FILE, Job, merge_jobs, now, only_run, read_run, write_run
 from wsikit.run.results import table_digests
 from wsikit.store import SlideStore, open_store
@@ -41,16 +41,7 @@ class Run:
         return open_store(self.folder / "slides" / f"{slide_id}.zarr")
 
 
-def carry_out(
-    folder: Path,
-    job: Job,
-    workers: int | None,
-    scheduler: str | None,
-    on_progress: Callable[[Progress], None],
-    *,
-    worker_bytes: int = 0,
-    debug: bool = False,
-) -> Run:
+def carry_out(folder: Path, job: Job, where: Where, on_progress: Callable[[Progress], None], *, debug: bool = False) -> Run:
     """Do what is not done yet of a job, and of what was asked of this folder before.
 
     Raises
@@ -68,7 +59,7 @@ def carry_out(
             job = merge_jobs(Job.model_validate(read_run(folder)["job"]), job)
         started = now()
         write_run(folder, job, started=started)
-        with open_pool(workers, scheduler, job.device, worker_bytes) as pool:
+        with open_pool(where, job.device) as pool:
             driver = Driver(folder, job, pool, on_progress, debug)
             results = driver.run()
         slides = {k: r["slide"]["digest"] for k, r in results.items() if "slide" in r}

@@ -1,0 +1,135 @@
+"""Workers that a batch system starts: SLURM, PBS, LSF or SGE through dask-jobqueue, Kubernetes through dask-kubernetes (extra ``cluster``).
+
+A TOML file says which, how many and what the batch system is to be asked for; see ``pipelines/archive_slurm.toml``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import ipaddress
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from wsikit.errors import EngineError, UsageError
+from wsikit.run.tls import tls_files
+
+_CLASSES = {
+    "slurm": ("dask_jobqueue", "SLURMCluster"),
+    "pbs": ("dask_jobqueue", "PBSCluster"),
+    "lsf": ("dask_jobqueue", "LSFCluster"),
+    "sge": ("dask_jobqueue", "SGECluster"),
+    "kubernetes": ("dask_kubernetes.operator", "KubeCluster"),
+}
+
+
+class ClusterConfig(BaseModel):
+    """A cluster as its TOML file describes it.
+
+    Attributes
+    ----------
+    kind : slurm, pbs, lsf, sge or kubernetes
+    least, most : worker processes; their number follows the work between these
+    host, interface : what the scheduler listens on, here, so that the jobs reach it
+    tls : the folder of ``wsikit cluster init``; needed unless ``host`` is this machine's loopback
+    tasks : blocks that a worker has under way; 2 lets it decode one while another is on its GPU
+    options : for the class of dask-jobqueue or dask-kubernetes, as its documentation has them
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["slurm", "pbs", "lsf", "sge", "kubernetes"]
+    least: int = Field(0, ge=0)
+    most: int = Field(1, ge=1)
+    host: str | None = None
+    interface: str | None = None
+    tls: Path | None = None
+    tasks: int = Field(1, ge=1, le=2)
+    options: dict[str, Any] = {}
+
+
+def read_cluster(path: Path) -> ClusterConfig:
+    """The cluster that a TOML file describes.
+
+    Raises
+    ------
+    UsageError
+        It is no TOML, or a key is wrong; the message names it.
+    """
+    try:
+        config = ClusterConfig.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as e:
+        raise UsageError(f"{path}: cannot be read ({e}); give a TOML file such as pipelines/archive_slurm.toml") from e
+    except ValidationError as e:
+        first = e.errors()[0]
+        raise UsageError(f"{path}: {'.'.join(map(str, first['loc'])) or 'the file'}: {first['msg']}; see pipelines/archive_slurm.toml") from e
+    if config.most < config.least:
+        raise UsageError(f"{path}: most: {config.most} workers are fewer than the least, {config.least}")
+    if config.tls is not None:
+        config = config.model_copy(update={"tls": (path.parent / config.tls.expanduser()).resolve()})
+    if config.kind != "kubernetes" and config.tls is None and not _is_loopback(config.host):
+        raise UsageError(
+            f"{path}: tls: without it the scheduler would listen beyond this machine in the open; run wsikit cluster init DIR and name that folder"
+        )
+    return config
+
+
+def _is_loopback(host: str | None) -> bool:
+    try:
+        return host is not None and ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+@contextlib.contextmanager
+def start_cluster(config: ClusterConfig, environment: dict[str, str]) -> Iterator[Any]:
+    """A dask cluster whose workers the batch system starts as there is work, and which ends with the run.
+
+    Raises
+    ------
+    EngineError
+        The library is not installed, or the batch system refuses.
+    """
+    module, name = _CLASSES[config.kind]
+    try:
+        made = getattr(importlib.import_module(module), name)
+    except ImportError as e:
+        raise EngineError(f"{module} is not installed; pip install 'wsikit[cluster]'") from e
+    try:
+        cluster = made(**(_kubernetes(config, environment) if config.kind == "kubernetes" else _jobqueue(config, environment)))
+    except Exception as e:  # each library raises its own
+        raise EngineError(f"no {config.kind} cluster ({e}); check the options of the cluster's file") from e
+    try:
+        cluster.adapt(minimum=config.least, maximum=config.most)
+        yield cluster
+    finally:
+        cluster.close()
+
+
+def _jobqueue(config: ClusterConfig, environment: dict[str, str]) -> dict[str, Any]:
+    """Options of a dask-jobqueue class: ours beside those of the file."""
+    listen = {k: v for k, v in (("host", config.host), ("interface", config.interface)) if v}
+    options = {"processes": 1, **config.options}
+    threads = max(1, int(options.get("cores", 1)) // int(options["processes"]))
+    exports = [f"export {k}={v}" for k, v in {**environment, "WSIKIT_THREADS": str(threads)}.items()]
+    # the last --nthreads holds: the cores are for the threads of one block
+    extra = ["--nthreads", str(config.tasks), "--no-dashboard", "--preload", "wsikit.run.engine"]
+    options |= {
+        "job_script_prologue": [*exports, *options.get("job_script_prologue", [])],
+        "worker_extra_args": [*options.get("worker_extra_args", []), *extra],
+        "scheduler_options": {"dashboard": False, "dashboard_address": "127.0.0.1:0", **listen, **options.get("scheduler_options", {})},
+    }
+    if config.tls is not None:
+        from distributed.security import Security
+
+        options |= {"protocol": "tls://", "security": Security(**tls_files(config.tls), require_encryption=True)}
+    return options
+
+
+def _kubernetes(config: ClusterConfig, environment: dict[str, str]) -> dict[str, Any]:
+    env = {**environment, **config.options.get("env", {})}
+    return {"name": "wsikit", "n_workers": config.least, **config.options, "env": env}
