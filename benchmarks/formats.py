@@ -35,7 +35,7 @@ from wsikit.testing.phantom import Spec, make_phantom, write_pyramid
 from wsikit.testing.vendors import write_hamamatsu_vms, write_philips, write_scn, write_ventana
 
 MPP = 0.5
-SOFTWARE = ("wsikit", "openslide-python", "openslide-bin", "tifffile", "imagecodecs", "zarr", "pydicom", "wsidicom", "universal-pathlib")
+SOFTWARE = ("wsikit", "openslide-python", "openslide-bin", "tifffile", "imagecodecs", "zarr", "pydicom", "wsidicom", "pylibCZIrw", "universal-pathlib")
 APERIO = "Aperio Image Library v11.2.1\r\n1536x1024 [0,0 1536x1024] (256x256) JPEG/RGB Q=90|AppMag = 20|MPP = 0.5"
 
 
@@ -122,6 +122,14 @@ def aperio(path: Path, rgb: np.ndarray) -> None:
         tif.write(half(half(rgb)), description=APERIO, subfiletype=1, **tiles)
 
 
+def zeiss(path: Path, rgb: np.ndarray) -> None:
+    from pylibCZIrw import czi
+
+    with czi.create_czi(str(path)) as doc:
+        doc.write(data=np.ascontiguousarray(rgb[..., ::-1]), plane={"C": 0}, scene=0, compression_options="zstd1:ExplicitLevel=2")
+        doc.write_metadata("phantom", scale_x=MPP * 1e-6, scale_y=MPP * 1e-6)
+
+
 def ome_zarr(version_: int) -> Callable[[Path, np.ndarray], None]:
     def write(path: Path, rgb: np.ndarray) -> None:
         group = zarr.open_group(str(path), mode="w", zarr_format=version_)
@@ -147,6 +155,7 @@ def phantoms(folder: Path, rgb: np.ndarray) -> Iterator[Try]:
         ("Leica SCN", "one area of a slide: bounds", "leica.scn", lambda p, _: write_scn(p, levels, MPP, at=(1024, 512), size=(4096, 3072))),
         ("Ventana BIF", "one area, no overlaps", "ventana.bif", lambda p, _: write_ventana(p, levels, MPP)),
         ("Hamamatsu VMS", "index and JPEG with restart markers", "hamamatsu.vms", lambda p, _: write_hamamatsu_vms(p, rgb, MPP)),
+        ("Zeiss CZI", "lossless tiles, by the maker's library", "zeiss.czi", zeiss),
         ("OME-TIFF", "SubIFD pyramid, µm", "a.ome.tif", ome()),
         ("OME-TIFF", "nm", "nm.ome.tif", ome("nm", 1e3)),
         ("OME-TIFF", "mm", "mm.ome.tif", ome("mm", 1e-3)),
@@ -264,8 +273,8 @@ def main() -> None:
 
 NOT_TRIED = """## Not tried
 
-MRXS, SVSlide, Trestle, NDPI of brightfield and CZI go through OpenSlide; no real file of these that may be used here is small enough, and no writer
-makes one that OpenSlide takes (pylibCZIrw writes a Z axis that OpenSlide refuses by name). iSyntax needs the maker's library or a package for which
+MRXS, SVSlide, Trestle and NDPI of brightfield go through OpenSlide, CZI with JPEG XR through the maker's library: no real file of these that may be used
+here is small enough, and no writer makes one. iSyntax needs the maker's library or a package for which
 there is no file to try it on. Olympus VSI keeps its slide in `.ets` files: of the packages that read them, slideio 2.10 gives all-black pixels without an
 error for the JPEG 2000 file above, and bioio-vsi 0.1 reads it but no RGB slide could be tried, so VSI is refused with what to do. `s3://`, `gs://` and
 `https://` are tested with a web server on the same machine and with fsspec's memory (`tests/readers/test_remote.py`), not against a cloud.

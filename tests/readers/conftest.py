@@ -67,6 +67,14 @@ def write_zarr(path: Path, rgb: np.ndarray) -> None:
     group.attrs["multiscales"] = [{"axes": axes, "datasets": datasets, "version": "0.4"}]
 
 
+def write_czi(path: Path, rgb: np.ndarray) -> None:
+    """One piece, lossless, by the maker's library."""
+    czi = pytest.importorskip("pylibCZIrw.czi")
+    with czi.create_czi(str(path)) as doc:
+        doc.write(data=np.ascontiguousarray(rgb[..., ::-1]), plane={"C": 0}, scene=0, compression_options="zstd1:ExplicitLevel=2")
+        doc.write_metadata("phantom", scale_x=MPP * 1e-6, scale_y=MPP * 1e-6)
+
+
 def cut(whole: Path, to: Path, share: float) -> None:
     """A copy that stops early; of a folder, each file does."""
     if whole.is_dir():
@@ -114,6 +122,7 @@ FORMATS: dict[str, tuple[Callable[[Path, np.ndarray], None], float, float | None
     "picture.jpg": (lambda path, rgb: path.write_bytes(imagecodecs.jpeg8_encode(rgb, level=92)), JPEG_ERROR, None),
     "array.npy": (lambda path, rgb: np.save(path, rgb), 0, None),
     "dicom": (lambda path, rgb: write_dicom(path, [rgb, half(rgb)], MPP), JPEG_ERROR, MPP),
+    "picture.czi": (lambda path, rgb: write_czi(path, rgb), 0, MPP),
     "levels.zarr": (lambda path, rgb: write_zarr(path, rgb), 0, MPP),
 }
 

@@ -12,6 +12,7 @@ import tifffile
 import wsikit as wk
 from wsikit.readers import candidates
 from wsikit.readers.openslide import OpenSlideReader
+from wsikit.testing.dicom import write_dicom
 
 PICTURE = np.full((300, 400, 3), 200, np.uint8)
 
@@ -58,8 +59,9 @@ def touch(folder: Path, *names: str) -> list[Path]:
 def test_all_files_of_a_slide_count(tmp_path: Path) -> None:
     mirax = touch(tmp_path, "a.mrxs", "a/Data0000.dat", "a/Slidedat.ini", "b.mrxs", "b/Data0000.dat")
     assert OpenSlideReader.files(mirax[0]) == sorted(mirax[:3])
-    dicom = touch(tmp_path, "d/1.dcm", "d/2.dcm", "d/notes.txt")
-    assert OpenSlideReader.files(tmp_path / "d") == OpenSlideReader.files(dicom[1]) == dicom[:2]
+    dicom = write_dicom(tmp_path / "d", [PICTURE, PICTURE[::2, ::2].copy()], 0.5)
+    touch(tmp_path, "d/3.dcm", "d/notes.txt")
+    assert OpenSlideReader.files(tmp_path / "d") == OpenSlideReader.files(dicom[1]) == dicom
     hamamatsu = touch(tmp_path, "h/a.vms", "h/a.jpg", "h/a(1,0).jpg", "h/a.opt", "h/b.jpg")
     hamamatsu[0].write_text("[Virtual Microscope Specimen]\nImageFile=a.jpg\r\nImageFile(1,0)=a(1,0).jpg\nOptimisationFile=a.opt\nMacroImage=\n")
     assert OpenSlideReader.files(hamamatsu[0]) == sorted(hamamatsu[:4])

@@ -19,6 +19,7 @@ import numpy as np
 
 from wsikit.errors import SlideError, SlideNotFoundError, UnsupportedFormatError, UsageError
 from wsikit.geometry import Level, Region
+from wsikit.location import is_remote
 from wsikit.resolution import Clue
 
 
@@ -142,7 +143,7 @@ def find_reader(path: Path, name: str | None = None) -> type[Reader]:
         The named reader does not exist.
     """
     if not path.exists():
-        raise SlideNotFoundError(f"{path}: no such file; check the path")
+        raise SlideNotFoundError(f"{path}: {'nothing is there, or its server does not answer' if is_remote(path) else 'no such file'}; check the path")
     if name is not None:
         if name not in registry():
             raise UsageError(f"no reader is called '{name}'; there are: {', '.join(sorted(registry()))}")

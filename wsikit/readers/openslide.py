@@ -7,6 +7,7 @@ import ctypes
 import math
 import re
 import struct
+from importlib.util import find_spec
 from pathlib import Path
 from typing import ClassVar
 
@@ -40,9 +41,12 @@ class OpenSlideReader(Reader):
 
     @classmethod
     def accepts(cls, path: Path) -> int:
-        """80 for what OpenSlide recognises, 0 otherwise."""
+        """80 for what OpenSlide recognises, 0 otherwise; also 0 for a CZI that it cannot open and another reader can."""
         try:
-            return 80 if openslide.OpenSlide.detect_format(str(_entry(path))) else 0
+            vendor = openslide.OpenSlide.detect_format(str(_entry(path)))
+            if vendor == "zeiss" and find_spec("pylibCZIrw"):
+                openslide.OpenSlide(str(path)).close()
+            return 80 if vendor else 0
         except (openslide.OpenSlideError, OSError):
             return 0
 

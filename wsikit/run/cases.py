@@ -13,13 +13,14 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from wsikit.errors import LabelsError, SlideNotFoundError, UsageError
-from wsikit.location import locate
+from wsikit.location import is_remote, locate
 from wsikit.readers._dicom import WHOLE_SLIDE, instance
 from wsikit.readers.omezarr import is_group
 from wsikit.resolution import MAX_MPP, MIN_MPP, is_believable, parse_number
 
-SUFFIXES = frozenset(  # .dcm is taken by folder
-    [".svs", ".tif", ".tiff", ".ndpi", ".scn", ".mrxs", ".bif", ".vms", ".vmu", ".svslide", ".czi", ".jpg", ".jpeg", ".png", ".npy"]
+# .dcm is taken by folder; .vsi and .isyntax cannot be read, and are named rather than passed over
+SUFFIXES = frozenset(
+    ".svs .tif .tiff .ndpi .scn .mrxs .bif .vms .vmu .svslide .czi .qptiff .vsi .isyntax .jpg .jpeg .png .npy".split()  # noqa: SIM905 - it fits a line
 )
 _RESERVED = frozenset(["path", "slide", "slide_id", "patient", "mpp", "focal_plane"])
 
@@ -72,7 +73,8 @@ def _rows_of(given: str | Path) -> list[dict[str, Any]]:
         raise UsageError("a path is empty; give files, folders ('.' for this one) or a CSV with a column 'path'")
     item = locate(given)
     if not item.exists():
-        raise SlideNotFoundError(f"{item}: no such file or folder; check the path")
+        what = "nothing is there, or its server does not answer" if is_remote(item) else "no such file or folder"
+        raise SlideNotFoundError(f"{item}: {what}; check the path")
     if is_group(item):
         return [{"path": item}]
     if item.suffix.lower() == ".csv":
