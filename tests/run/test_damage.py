@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -250,3 +251,26 @@ def test_repair_refuses_a_model_that_changed(run_copy: Path, monkeypatch: pytest
     update_run(run_copy, job=run["job"])
     with pytest.raises(WeightsMismatchError, match="not the model that this run had for mitosis"):
         repair_run(run_copy)
+
+
+@pytest.mark.slow
+def test_two_hundred_flips_twenty_losses_and_twenty_swaps_are_all_found(undisturbed: Path, run_copy: Path) -> None:
+    """Each by itself, at a random bit of a random file of the slide."""
+    rng = random.Random(4)
+    files = sorted(p for p in run_copy.rglob("*") if p.is_file() and p.stat().st_size and p.name != ".lock" and "receipts" not in p.name)
+    chunks = [p for p in files if "c" in p.parts]
+    for i in range(240):
+        path = rng.choice(files if i < 200 else chunks)
+        other = rng.choice([p for p in chunks if p.read_bytes() != path.read_bytes()])
+        whole = path.read_bytes()
+        if i < 200:
+            bit = rng.randrange(8 * len(whole))
+            path.write_bytes(whole[: bit // 8] + bytes([whole[bit // 8] ^ 1 << bit % 8]) + whole[bit // 8 + 1 :])
+        elif i < 220:
+            path.unlink()
+        else:
+            path.write_bytes(other.read_bytes())
+        found = {f.file for f in verify_run(run_copy)}
+        assert of_the_run(path.relative_to(run_copy).as_posix()) in found, f"{i}: {path}"
+        path.write_bytes(whole)
+    assert list(verify_run(run_copy)) == []
