@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from wsikit.errors import OutputError
-from wsikit.store.durable import atomic_file, digest_of, disk_errors, lock_file, sha256_file, write_atomic, write_json
+from wsikit.store.durable import atomic_file, digest_of, disk_errors, sha256_file, write_atomic, write_json
 
 
 def names(folder: Path) -> list[str]:
@@ -117,42 +117,6 @@ def test_a_killed_writer_leaves_a_whole_file(tmp_path: Path) -> None:
         data = target.read_bytes()
         assert len(data) == 200_000
         assert len(set(data)) == 1
-
-
-HOLDER = """
-import sys, time
-from pathlib import Path
-from wsikit.store.durable import lock_file
-with lock_file(Path(sys.argv[1])) as mine:
-    print(mine, flush=True)
-    time.sleep(60)
-"""
-
-
-def test_a_lock_is_for_one_and_dies_with_it(tmp_path: Path) -> None:
-    path = tmp_path / "lock"
-    holder = subprocess.Popen([sys.executable, "-c", HOLDER, str(path)], stdout=subprocess.PIPE, text=True)
-    assert holder.stdout is not None
-    assert holder.stdout.readline() == "True\n"
-    with lock_file(path) as mine:
-        assert not mine
-    holder.kill()
-    holder.wait()
-    with lock_file(path) as mine:
-        assert mine
-        with lock_file(path) as again:
-            assert not again
-    with lock_file(path) as mine:
-        assert mine
-
-
-def test_a_file_system_without_locks_stops_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_locks(*_: object) -> None:
-        raise OSError(errno.ENOLCK, "no locks available")
-
-    monkeypatch.setattr("fcntl.flock", no_locks)
-    with lock_file(tmp_path / "lock") as mine:
-        assert mine
 
 
 def test_flips_are_seen(tmp_path: Path, flip: Callable[[Path, int], None]) -> None:

@@ -24,7 +24,8 @@ from wsikit.run.cases import Case
 from wsikit.run.plan import BLOCK_PX
 from wsikit.stain import StainTarget, get_method
 from wsikit.store.codec import parse_codec
-from wsikit.store.durable import digest_of, lock_file, write_json
+from wsikit.store.durable import digest_of, write_json
+from wsikit.store.lease import lease
 
 RUN_FILE = "run.json"
 _SOFTWARE = (
@@ -222,7 +223,7 @@ def only_run(folder: Path) -> Iterator[None]:
     StoreMismatchError
         Another process is working in the folder.
     """
-    with lock_file(folder / "slides/.lock") as mine:
+    with lease(folder / "slides/.lock") as mine:
         if not mine:
             raise StoreMismatchError(f"{folder}: another wsikit is working in this folder; wait until it is done, or choose another one with -o")
         for torn in [*folder.glob(".*.tmp"), *folder.glob("slides/.*.tmp")]:

@@ -89,28 +89,6 @@ def sync_folder(path: Path) -> None:
             os.close(fd)
 
 
-@contextlib.contextmanager
-def lock_file(path: Path) -> Iterator[bool]:
-    """Whether this process alone holds the lock, until the block ends; a process that dies lets go of it.
-
-    Where the system or the file system has no locks, the answer is always yes.
-    """
-    try:
-        import fcntl
-    except ImportError:
-        yield True
-        return
-    with path.open("ab") as f:
-        try:
-            fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-            return
-        except OSError:  # this file system has none
-            pass
-        yield True
-
-
 def sha256_file(path: Path) -> str:
     """SHA-256 of a file's bytes."""
     with path.open("rb") as f:
