@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from wsikit.errors import LabelsError, UsageError
+from wsikit.evaluate_survival import evaluate_survival
 from wsikit.metrics import DetectionScore, Interval, balanced_accuracy, bootstrap, confusion, match_detections
 from wsikit.models import Card, find_model, read_card
 from wsikit.run import Run, score
@@ -18,20 +19,24 @@ from wsikit.train.labels import read_labels
 from wsikit.train.tasks import read_points
 
 
-def evaluate_model(model: str, labels: Path, out: Path, workers: int | None = 0) -> dict[str, Any]:
-    """The metrics of a classifier (per slide) or a detector (pooled points) on labelled slides.
+def evaluate_model(model: str, labels: Path, out: Path, workers: int | None = 0, features: Path | None = None) -> dict[str, Any]:
+    """The metrics of a classifier (per slide) or a detector (pooled points) on labelled slides, or of a survival model on patients.
+
+    ``features`` is the run that scored the patients' slides, for a survival model.
 
     Raises
     ------
     LabelsError
         The CSV cannot be used, or no slide could be scored.
     UsageError
-        The model is of a kind that is not evaluated on slides.
+        A survival model needs a run, or another model got one.
     """
     folder = find_model(model)
     card = read_card(folder)
     if card.task == "risk":
-        raise UsageError("a survival model is evaluated on patients.csv of a run; see its card for the apparent C-index")
+        return {"model": card.name, "digest": card.digest, **evaluate_survival(folder, labels, features)}
+    if features is not None:
+        raise UsageError("--features is for survival models: this one is evaluated on the slides that the labels name")
     facts = _classifier(card, folder, labels, out, workers) if card.task == "classify" else _detector(card, folder, labels, out, workers)
     return {"model": card.name, "digest": card.digest, **facts}
 

@@ -19,14 +19,17 @@ def register(app: typer.Typer) -> None:
         model: Annotated[str, typer.Argument(help="A model's name or folder.")],
         labels: Annotated[Path, typer.Option("--labels", help="CSV as for wsikit train.")],
         out: Annotated[Path, typer.Option("-o", "--out", help="The run's folder; it resumes.")] = Path("evaluation"),
+        features: Annotated[Path | None, typer.Option("--features", metavar="DIR", help="A survival model: the run that scored the slides.")] = None,
         workers: Workers = None,
         as_json: Json = False,
     ) -> None:
         """Score labelled slides and compare: metrics with patient-level bootstrap intervals.
 
+        \b
         Example: wsikit evaluate my-sts/ --labels test.csv -o evaluation/
+        Example: wsikit evaluate my-risk/ --labels patients.csv --features out/
         """
         from wsikit.evaluate import evaluate_model
 
-        facts = evaluate_model(model, labels, out, workers)
+        facts = evaluate_model(model, labels, out, workers, features)
         show_json(facts) if as_json else show_facts(facts)

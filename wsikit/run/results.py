@@ -159,12 +159,13 @@ def patient_pipelines(job: Job, slides: Sequence[Mapping[str, Any]], cards: Mapp
         model = load_risk(Path(job.models[RISK_PIPELINE].folder))
         phantom = all(s["slide"]["phantom"] for s in slides)
         withheld = outside_domain(model.card, phantom)
-        tissue_mm2, inputs = sum(s["tissue_mm2"] for s in slides), _inputs(slides)
+        tissue_mm2, inputs = sum(s["tissue_mm2"] for s in slides), patient_inputs(slides)
         found[RISK_PIPELINE] = {"status": "abstained", "reason": withheld} if withheld else predict_risk(model, found, tissue_mm2, inputs, facts)
     return found
 
 
-def _inputs(slides: Sequence[Mapping[str, Any]]) -> Inputs | None:
+def patient_inputs(slides: Sequence[Mapping[str, Any]]) -> Inputs | None:
+    """What was measured on the tiles of all slides together, for a survival model that needs it."""
     measured = [read_inputs(s["survival_inputs"]) for s in slides if "survival_inputs" in s]
     return together(measured) if measured else None
 

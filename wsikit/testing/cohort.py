@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -68,6 +68,54 @@ def write_cohort(
         writer.writerow(["path", "patient", "label", "time_months", "event"])
         writer.writerows([p.path.name, p.patient, p.truth.spec.subtype, f"{p.time_months:.2f}", int(p.event)] for p in patients)
     return patients
+
+
+@dataclass(frozen=True)
+class DrawnPatients:
+    """Patients without slides: numbers as a run would measure them, and follow-up from a hazard that is known.
+
+    ``columns`` by name, each float64 (n,); ``log_hazard`` float64 (n,) is what the follow-up was drawn from: ``effects`` per standard deviation of
+    each column, of log(1 + x) where it is a density.
+    """
+
+    columns: dict[str, np.ndarray]
+    effects: dict[str, float]
+    log_hazard: np.ndarray
+    time_months: np.ndarray
+    event: np.ndarray
+
+    @property
+    def names(self) -> list[str]:
+        """Of the patients."""
+        return [f"P{i + 1:03d}" for i in range(len(self.event))]
+
+
+IMAGE_EFFECTS = {"mitosis.per_mm2": 0.7, "pathomics.texture_contrast": 0.5, "pathomics.nuclei_per_mm2": 0.0, "age": 0.3}
+
+
+def draw_patients(n: int = 200, seed: int = 0, effects: Mapping[str, float] = IMAGE_EFFECTS) -> DrawnPatients:
+    """``n`` patients: mitotic density, texture, nuclear density and age, correlated a little, with these effects on the hazard.
+
+    Examples
+    --------
+    >>> p = draw_patients(50, effects={})
+    >>> float(abs(p.log_hazard).max()), len(p.names)
+    (0.0, 50)
+    """
+    rng = np.random.default_rng(seed)
+    shared = rng.normal(size=n)
+    latent = {name: 0.3 * shared + math.sqrt(1 - 0.09) * rng.normal(size=n) for name in IMAGE_EFFECTS}
+    columns = {
+        "mitosis.per_mm2": np.expm1(np.clip(2.2 + 0.7 * latent["mitosis.per_mm2"], 0, None)),
+        "pathomics.texture_contrast": 0.2 + 0.03 * latent["pathomics.texture_contrast"],
+        "pathomics.nuclei_per_mm2": 2200 * np.exp(0.3 * latent["pathomics.nuclei_per_mm2"]),
+        "age": 60 + 12 * latent["age"],
+    }
+    scaled = {k: np.log1p(v) if k.endswith("per_mm2") else v for k, v in columns.items()}
+    log_hazard = sum((effects.get(k, 0.0) * (v - v.mean()) / v.std() for k, v in scaled.items()), np.zeros(n))
+    time = rng.exponential(50 / np.exp(log_hazard))
+    censored = rng.uniform(0.2, 1.0, n) * FOLLOW_UP_MONTHS
+    return DrawnPatients(columns, dict(effects), log_hazard, np.minimum(time, censored).clip(0.1), time <= censored)
 
 
 def _follow(rng: np.random.Generator, name: str, path: Path, truth: Truth) -> Patient:

@@ -75,7 +75,7 @@ def read_study(
     """
     found = _RunFeatures(run) if run is not None else None
     rows = read_table(labels, ["patient"])
-    follow, text = _yes_no(labels, rows, outcome) if outcome else read_follow_up(labels, rows, endpoint)
+    follow, text = read_outcome(labels, rows, outcome) if outcome else read_follow_up(labels, rows, endpoint)
     tables = {"clinical": read_columns(text, clinical)}
     if columns is not None:
         tables["elsewhere"] = read_columns(_other(columns))
@@ -108,7 +108,14 @@ def _together(tables: dict[str, pd.DataFrame], patients: list[str]) -> pd.DataFr
     return whole
 
 
-def _yes_no(path: Path, rows: list[dict[str, str]], outcome: str) -> tuple[FollowUp, pd.DataFrame]:
+def read_outcome(path: Path, rows: list[dict[str, str]], outcome: str) -> tuple[FollowUp, pd.DataFrame]:
+    """A yes/no column as follow-up, and all other columns as text by patient.
+
+    Raises
+    ------
+    LabelsError
+        The column is not there or holds something else, or a patient is there twice.
+    """
     import pandas as pd
 
     from wsikit.survival.logistic import yes_or_no
