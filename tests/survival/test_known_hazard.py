@@ -63,4 +63,4 @@ def test_no_effect_is_about_a_half_and_said_so() -> None:
         values.append(c["c_index"].value)
         said.append(verdict(c))
     assert np.mean(values) == pytest.approx(0.5, abs=0.05)
-    assert sum("no better than chance" in s or "worse than chance" in s for s in said) >= 5
+    assert sum("no better than chance" in s for s in said) >= 5

@@ -68,7 +68,7 @@ def test_the_truth_is_found_and_said() -> None:
     assert "more often than by chance" in verdict(scores)
     nothing = validate(p.follow, noise, H, 300)
     assert nothing["c_index"].low < 0.5
-    assert "no better than chance" in verdict(nothing) or "worse than chance" in verdict(nothing)
+    assert "no better than chance" in verdict(nothing)
     assert nothing["ipa"].value < 0.02
     difference = compare(p.follow, real, noise, draws=300)
     assert difference.low > 0

@@ -208,3 +208,13 @@ def test_too_few_events_are_trained_on_and_not_validated(tmp_path: Path) -> None
     card = survival(write(tmp_path / "l.csv", rows), tmp_path / "m", None, [], "OS", clinical=["age"], log=said.append)
     assert card.metrics["validation"]["of"] == {}
     assert "too few to hold any out" in said[-1]
+
+
+def test_densities_are_on_a_log_scale_from_any_table(tmp_path: Path) -> None:
+    rows = patients()
+    dense = [{"patient": r["patient"], "mitosis.per_mm2": round(float(np.exp(r["age"] / 20)), 3)} for r in rows]
+    labels, more = write(tmp_path / "l.csv", rows), write(tmp_path / "c.csv", dense)
+    card = survival(labels, tmp_path / "m", None, [], "OS", clinical=[], columns=more, penalty=0.01)
+    assert card.risk is not None
+    assert card.risk.log1p == ["mitosis.per_mm2"]
+    assert load_risk(tmp_path / "m").mean[0] == pytest.approx(np.mean([np.log1p(d["mitosis.per_mm2"]) for d in dense]))

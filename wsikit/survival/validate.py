@@ -132,7 +132,8 @@ def verdict(scores: Mapping[str, Interval]) -> str:
     if c.low > 0.5:
         return f"C {c}: patients with the higher risk have the event first more often than by chance"
     if c.high < 0.5:
-        return f"C {c}: worse than chance; the model has learnt something that does not hold in other patients"
+        # a fold whose held-out patients do worse than the others leaves training patients who do better: without an effect C falls below 0.5
+        return f"C {c}: no better than chance; below 0.5, as cross-validation comes out where there is nothing to learn"
     return f"C {c}: no better than chance as far as these patients can tell (0.5 is inside the interval)"
 
 

@@ -106,7 +106,7 @@ def train_prognosis(labels: Path, run: Path | None, out: Path, card_fields: dict
 def recipes_of(study: Study, options: Options) -> dict[str, Recipe]:
     """What is trained and compared: everything together first, then the slides alone, and the clinic alone."""
     kind: Kind = "" if options.method == "cox" else options.method
-    base = Recipe(select=options.select, penalty=options.penalty, outcome="time", log1p=log_scaled(study.image))
+    base = Recipe(select=options.select, penalty=options.penalty, outcome="time", log1p=log_scaled(study))
     if options.outcome or options.by_months is not None:
         base = replace(base, outcome="yes-no", penalty=options.penalty if options.penalty is not None else 0.01)
     columns = () if kind in ("deepsurv", "discrete") else study.image
@@ -122,9 +122,9 @@ def recipes_of(study: Study, options: Options) -> dict[str, Recipe]:
     return out | ({"clinic": clinic} if study.clinical else {})
 
 
-def log_scaled(names: Sequence[str]) -> list[str]:
-    """Densities enter as log(1 + x)."""
-    return [n for n in names if n.endswith("per_mm2")]
+def log_scaled(study: Study) -> list[str]:
+    """Densities enter as log(1 + x), whichever table they are from."""
+    return [n for n in (*study.image, *study.clinical, *study.elsewhere) if n.endswith("per_mm2")]
 
 
 def _check(options: Options) -> None:
@@ -170,7 +170,7 @@ def _checked(study: Study, options: Options) -> list[str]:
     levels = {str(c): sorted(table[c].dropna().unique()) for c in table.columns if is_category(table[c])}
     if few := [n for n, kinds in levels.items() if len(kinds) < 2]:
         raise LabelsError(f"feature {few[0]} is the same for every patient; leave it out")
-    numbers = coded(table, levels, log_scaled(study.image), [])
+    numbers = coded(table, levels, log_scaled(study), [])
     notes = [] if options.outcome or options.by_months is not None else check_follow_up(follow, numbers.shape[1] + (options.method != "cox"))
     if numbers.shape[1]:
         check_columns(numbers, follow)
@@ -228,7 +228,7 @@ def _fields(card_fields: dict[str, Any], study: Study, options: Options, model: 
     levels = {c: kinds for e in encoders for c, kinds in e.levels.items()}
     risk = {
         "endpoint": study.patients.follow.endpoint,
-        "log1p": log_scaled(study.image),
+        "log1p": log_scaled(study),
         "models": {k: v for k, v in study.models.items() if k in owners},
         "clinical": {c: levels.get(c, []) for c in raw},
         "condition": condition,
