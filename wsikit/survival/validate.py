@@ -15,7 +15,7 @@ from wsikit.survival.follow_up import FollowUp
 from wsikit.survival.recipe import Fitted, Patients
 from wsikit.survival.scores import auc_at, brier, score_times, uno_c
 
-DRAWS = 1000
+DRAWS = 500
 
 
 class Trainable(Protocol):
