@@ -34,6 +34,23 @@ class Table(Mapping[str, np.ndarray]):
         self.attributes: dict[str, Any] = dict(group.attrs)
 
     def __getitem__(self, name: str) -> np.ndarray:
+        return read_array(self._column(name))
+
+    def batches(self, *names: str, rows: int = _CHUNK_ROWS) -> Iterator[tuple[np.ndarray, ...]]:
+        """These columns, some rows at a time: what a million detections take is the memory of a few thousand.
+
+        Raises
+        ------
+        KeyError
+            There is no such column.
+        DamagedStoreError
+            Its bytes are not those that were written.
+        """
+        arrays = [self._column(name) for name in names]
+        for start in range(0, arrays[0].shape[0], rows):
+            yield tuple(read_array(array, slice(start, start + rows)) for array in arrays)
+
+    def _column(self, name: str) -> zarr.Array:
         if name not in self._group:
             raise KeyError(name)
         array = self._group[name]
@@ -41,7 +58,7 @@ class Table(Mapping[str, np.ndarray]):
         # every shard of a column is written, so one that is not there was lost, and would read as zeros
         if array.size and array.nchunks_initialized < array.nchunks:
             raise DamagedStoreError(f"{array.store_path}: a file of this column is missing; run wsikit verify on the run folder")
-        return read_array(array)
+        return array
 
     def __iter__(self) -> Iterator[str]:
         return iter(sorted(self._group.array_keys()))

@@ -73,8 +73,8 @@ def create_array(
     return array
 
 
-def read_array(array: zarr.Array) -> np.ndarray:
-    """All of an array.
+def read_array(array: zarr.Array, rows: slice = slice(None)) -> np.ndarray:
+    """All of an array, or some of its first axis.
 
     Raises
     ------
@@ -85,7 +85,7 @@ def read_array(array: zarr.Array) -> np.ndarray:
     if any(p.is_file() and not p.stat().st_size for p in Path(array.store.root, array.path, "c").rglob("*")):
         raise DamagedStoreError(f"{array.store_path}: damaged (an empty file); run wsikit verify on the run folder")
     try:
-        return np.asarray(array[...])
+        return np.asarray(array[rows])
     except (ValueError, RuntimeError, TypeError, IndexError) as e:
         raise DamagedStoreError(f"{array.store_path}: damaged ({' '.join(str(e).split())[:100]}); run wsikit verify on the run folder") from e
 
