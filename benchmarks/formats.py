@@ -167,6 +167,7 @@ def phantoms(folder: Path, rgb: np.ndarray) -> Iterator[Try]:
         ("generic TIFF", "JPEG pyramid, cm", "pyramid.tif", lambda p, v: write_pyramid(p, v, MPP, quality=92)),
         ("generic TIFF", "inch", "inch.tif", tiff(**bits, resolution=(25400 / MPP, 25400 / MPP), resolutionunit="INCH")),
         ("generic TIFF", "strips of 40 rows, LZW", "strips.tif", tiff(rowsperstrip=40, compression="lzw")),
+        ("generic TIFF", "one strip, not compressed (ImageJ)", "raw.tif", tiff(rowsperstrip=rgb.shape[0])),
         ("generic TIFF", "one strip, BigTIFF", "strip.tif", tiff(rowsperstrip=rgb.shape[0], compression="zlib", bigtiff=True)),
         ("generic TIFF", "colours in planes", "planar.tif", lambda p, v: tiff(**bits, planarconfig="separate")(p, np.moveaxis(v, -1, 0))),
         ("OME-Zarr 0.4", "Zarr 2", "v2.zarr", ome_zarr(2)),

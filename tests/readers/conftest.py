@@ -116,6 +116,8 @@ FORMATS: dict[str, tuple[Callable[[Path, np.ndarray], None], float, float | None
     "bigtiff.tif": (lambda path, rgb: _tiff(bigtiff=True, tile=(256, 128), compression="lzw", predictor=True)(path, rgb), 0, MPP),
     "bigendian.tif": (lambda path, rgb: _tiff(byteorder=">", rowsperstrip=37)(path, rgb), 0, MPP),
     "planes.tif": (_planes, 0, MPP),
+    "strip.tif": (lambda path, rgb: _tiff(rowsperstrip=rgb.shape[0])(path, rgb), 0, MPP),
+    "stripplanes.tif": (lambda path, rgb: _tiff(planarconfig="separate", rowsperstrip=100)(path, np.moveaxis(rgb, -1, 0)), 0, MPP),
     "alpha.tif": (_alpha, 0, MPP),
     "picture.png": (lambda path, rgb: path.write_bytes(imagecodecs.png_encode(rgb)), 0, None),
     "alpha.png": (_png_alpha, 0, None),

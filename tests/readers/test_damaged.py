@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -248,6 +249,32 @@ def test_tiles_that_do_not_make_up_the_image_are_refused(tmp_path: Path) -> None
     for tag, value in (("ImageLength", 60_000), ("ImageWidth", 60_000), ("TileWidth", 65_520), ("TileLength", 16), ("TileWidth", 0)):
         with pytest.raises(DamagedSlideError):
             everything(set_tag(tiled(tmp_path / f"{tag}{value}.tif", compression="deflate"), tag, value), "tiff")
+
+
+def test_one_huge_strip_costs_only_the_rows_that_are_read(tmp_path: Path) -> None:
+    """ImageJ writes pictures so: 1.2 GB in one strip, of which nearly all is a hole in the file here."""
+    w, h, rows = 20_000, 20_000, 64
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, shape=(h, w, 3), dtype=np.uint8, photometric="rgb", rowsperstrip=h, metadata=None, bigtiff=True)
+    truth = np.random.default_rng(0).integers(0, 255, (rows, w, 3), dtype=np.uint8)
+    with tifffile.TiffFile(path) as tif:
+        offset = tif.pages[0].dataoffsets[0]
+        assert tif.pages[0].databytecounts == (w * h * 3,)
+    with path.open("r+b") as f:
+        f.seek(offset + 3 * w * (h - rows))
+        f.write(truth.tobytes())
+    tracemalloc.start()
+    with wk.open_slide(path) as slide:
+        assert np.array_equal(slide.read((5000, h - rows, 900, rows)), truth[:, 5000:5900])
+    assert tracemalloc.get_traced_memory()[1] < 100e6
+    tracemalloc.stop()
+
+
+def test_a_strip_too_short_for_its_rows_is_damaged(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", PICTURE, photometric="rgb", rowsperstrip=H, metadata=None)
+    set_tag(tmp_path / "a.tif", "StripByteCounts", H * W * 3 - 1)
+    with pytest.raises(DamagedSlideError, match=r"strip 0 has \d+ bytes"):
+        everything(tmp_path / "a.tif")
 
 
 def test_a_missing_tile_is_white(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from wsikit.geometry import Region, Size
 from wsikit.location import ReadAt
 from wsikit.readers._channels import Channel, compose, default_channel, is_rgb, why_not_he, windows
 from wsikit.readers._ome import ome_channels, ome_clues, pixels_of
+from wsikit.readers._strips import RawStrips
 from wsikit.readers._tiles import TiledLevel
 from wsikit.resolution import Clue
 
@@ -115,7 +116,8 @@ class TiffImage:
 def _tiled(path: Path, page: Any, samples: int | None) -> TiledLevel:
     if page is None:
         raise DamagedSlideError(f"{path}: a plane or channel is not in the file; copy it again, with the files that it refers to")
-    return TiledLevel(path, page.aspage(), samples)
+    whole = page.aspage()
+    return (RawStrips if RawStrips.suits(whole) else TiledLevel)(path, whole, samples)
 
 
 def _size(page: Any) -> Size:
