@@ -146,6 +146,8 @@ def test_yes_and_no_and_sites(tmp_path: Path) -> None:
     assert card.risk is not None
     assert (card.risk.outcome, card.risk.endpoint, card.risk.features) == ("yes-no", "metastasis", ["age", "texture"])
     assert "1 patients are left out, as elsewhere does not have them: P119" in said[0]
+    assert card.metrics["patients_left_out"] == 1
+    assert "P119" not in (tmp_path / "m/card.json").read_text(), "patients are not named in a model"
     assert set(card.metrics["validation"]["of"]) == {"clinic and elsewhere", "clinic"}
     assert "clinic and elsewhere less clinic" in card.metrics["validation"]["differences"]
     result = predict_risk(load_risk(tmp_path / "m"), {}, 0.0, None, {"age": "80", "texture": "85"})

@@ -159,3 +159,21 @@ def test_patients_of_another_run_are_refused(run: Path, tmp_path: Path) -> None:
         survival(tmp_path / "labels.csv", tmp_path / "m", run, NAMES, "OS")
     with pytest.raises(LabelsError, match=r"patients\.csv of a run"):
         survival(labels(run), tmp_path / "m", tmp_path / "nowhere", NAMES, "OS")
+
+
+def test_a_model_of_one_class_is_trained_on_that_class(run: Path, tmp_path: Path) -> None:
+    rows = list(csv.DictReader((run / "patients.csv").open()))
+    with (run / "patients.csv").open("w", newline="") as f:
+        writer = csv.DictWriter(f, [*rows[0], "rms-subtype.call"])
+        writer.writeheader()
+        writer.writerows(r | {"rms-subtype.call": "ARMS" if i % 3 == 0 else "ERMS"} for i, r in enumerate(rows))
+    said: list[str] = []
+    card = survival(labels(run), tmp_path / "m", run, NAMES[:1], "EFS", condition="rms-subtype=ERMS", penalty=0.01, log=said.append)
+    assert card.risk is not None
+    assert card.risk.condition is not None
+    assert (card.risk.condition.pipeline, card.risk.condition.call) == ("rms-subtype", "ERMS")
+    assert card.risk.models == {"mitosis": DIGESTS["mitosis"], "rms-subtype": "c" * 64}
+    assert (card.metrics["apparent"]["patients"], card.metrics["patients_left_out"]) == (20, 10)
+    assert "note: 10 patients are left out, as rms-subtype does not call them ERMS" in said
+    with pytest.raises(LabelsError, match="calls no patient SPINDLE; it calls ARMS, ERMS"):
+        survival(labels(run), tmp_path / "m2", run, NAMES[:1], "EFS", condition="rms-subtype=SPINDLE")

@@ -75,7 +75,7 @@ def train_prognosis(labels: Path, run: Path | None, out: Path, card_fields: dict
     attention = options.method == "attention"
     reading = {"clinical": options.clinical, "columns": options.columns, "tiles_of": options.tiles_of if attention else "", "outcome": options.outcome}
     study = read_study(labels, run, options.features, options.endpoint, **reading)  # type: ignore[arg-type]
-    study, options = _asked(study, options)
+    study, options = _asked(_of_condition(study, options.condition), options)
     recipes = recipes_of(study, options)
     notes = [*study.notes, *_checked(study, options), *_about_baseline(recipes)]
     for note in notes:
@@ -87,16 +87,11 @@ def train_prognosis(labels: Path, run: Path | None, out: Path, card_fields: dict
     model = recipes[whole].fit(study.patients, options.seed)
     fields = _fields(card_fields, study, options, model)
     scores = {name: {k: _rounded(v) for k, v in mine.items()} for name, mine in every.items()}
+    differences = {name: _rounded(v) for name, v in comparisons.items()}
     fields["metrics"] = {
-        "validation": {
-            "how": _how(options),
-            "seed": options.seed,
-            "of": scores,
-            "differences": {k: _rounded(v) for k, v in comparisons.items()},
-            "said": lines,
-        },
-        "joined": {"patients": len(study.patients), "left_out": len(study.notes)},
-        "notes": notes,
+        "validation": {"how": _how(options), "seed": options.seed, "of": scores, "differences": differences, "said": lines},
+        "patients_left_out": study.left_out,
+        "notes": [n for n in notes if n not in study.notes],  # those name patients, who have no place in a model's card
     }
     card = write_risk(model, study.patients, out, fields, options.groups)
     write_findings(out / "training", card, model, study, found, options.horizons)
@@ -142,6 +137,21 @@ def _check(options: Options) -> None:
         raise UsageError("horizons must be above 0 months")
 
 
+def _of_condition(study: Study, condition: str) -> Study:
+    """The patients that the model is for: a model of one class must not learn from the others."""
+    pipeline, _, call = condition.partition("=")
+    if not pipeline:
+        return study
+    if pipeline not in study.models:
+        raise LabelsError(f"condition: the run has no pipeline '{pipeline}'; there are {', '.join(study.models) or '(none)'}")
+    calls = [study.calls[pipeline].get(p, "") for p in study.patients.follow.patient.tolist()]
+    rows = np.flatnonzero(np.array(calls) == call)
+    if not len(rows):
+        raise LabelsError(f"condition: {pipeline} calls no patient {call}; it calls {', '.join(sorted(set(calls) - {''})) or 'nobody anything'}")
+    note = f"{len(calls) - len(rows)} patients are left out, as {pipeline} does not call them {call}"
+    return replace(study, patients=study.patients.take(rows), notes=[*study.notes, note], left_out=study.left_out + len(calls) - len(rows))
+
+
 def _asked(study: Study, options: Options) -> tuple[Study, Options]:
     """The follow-up as it is asked for: a yes/no outcome where that is wanted, and horizons where there is follow-up."""
     follow = study.patients.follow
@@ -159,9 +169,6 @@ def _asked(study: Study, options: Options) -> tuple[Study, Options]:
 def _checked(study: Study, options: Options) -> list[str]:
     """Refuse what cannot be trained on, before anything is; say what is doubtful."""
     table, follow = study.patients.table, study.patients.follow
-    pipeline = options.condition.partition("=")[0]
-    if pipeline and pipeline not in study.models:
-        raise LabelsError(f"condition: the run has no pipeline '{pipeline}'; there are {', '.join(study.models) or '(none)'}")
     if not table.shape[1] and options.method != "attention":
         raise LabelsError("there is nothing to train on: give --feature NAME of a run, or clinical columns in the labels")
     for name in table.columns:

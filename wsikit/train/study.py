@@ -33,7 +33,7 @@ class Study:
     ----------
     image : names of the columns that come from slides
     clinical : those of the labels; ``elsewhere`` those of other tables
-    models : digest of the model of each pipeline of the run
+    models : digest of the model of each pipeline of the run; ``calls`` the class of each patient by pipeline, empty where it was withheld
     notes : what was left out, in sentences; ``left_out`` how many patients
     """
 
@@ -42,6 +42,7 @@ class Study:
     clinical: list[str]
     elsewhere: list[str]
     models: dict[str, str]
+    calls: dict[str, dict[str, str]]
     notes: list[str] = field(default_factory=list)
     left_out: int = 0
 
@@ -88,7 +89,9 @@ def read_study(
     if tiles_of:
         patients = replace(patients, bags=_bags(found, tiles_of, joined.patients))
     lists = {k: [str(c) for c in t.columns] for k, t in tables.items()}
-    return Study(patients, lists.get("image", []), lists["clinical"], lists.get("elsewhere", []), found.models if found else {}, joined.sentences())
+    columns_of = (lists.get("image", []), lists["clinical"], lists.get("elsewhere", []))
+    gone = len(set().union(*joined.missing.values()))
+    return Study(patients, *columns_of, *((found.models, found.calls()) if found else ({}, {})), joined.sentences(), gone)
 
 
 def _joined(labels: Path, run: Path | None, names: dict[str, list[str]]) -> Joined:
@@ -156,6 +159,10 @@ class _RunFeatures:
             raise LabelsError(f"{run}: needs run.json and patients.csv of a run with a patient column ({e})") from e
         self.rows = {row["patient"].removeprefix("'"): row for row in rows}
         self._slides: dict[str, list[dict[str, str]]] | None = None
+
+    def calls(self) -> dict[str, dict[str, str]]:
+        """The class of each patient, by pipeline."""
+        return {name: {p: row.get(f"{name}.call", "") for p, row in self.rows.items()} for name in self.models}
 
     def slides(self) -> dict[str, list[dict[str, str]]]:
         """The usable slides of each patient, as rows of slides.csv."""
