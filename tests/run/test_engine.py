@@ -18,7 +18,7 @@ import torch
 
 import wsikit as wk
 from wsikit.errors import EngineError
-from wsikit.run import Progress
+from wsikit.run import Progress, drive
 from wsikit.run.engine import InProcess, default_workers, visible_gpus, worker_options
 
 Differences = Callable[[Path, Path], set[str]]
@@ -88,7 +88,7 @@ def test_a_slide_that_kills_its_workers_is_named_and_the_others_finish(slide: Pa
     run = wk.score([poison, *others], tmp_path / "run", ["sts-subtype"], workers=workers, mpp_override=0.5, block_px=512)
     assert list(run.results) == ["poison", "a", "b", "c"]
     assert set(run.failed) == {"poison"}
-    assert "the worker processes that took this slide died each time, also alone" in run.failed["poison"]
+    assert "the worker processes that took this slide died or hung each time, also alone" in run.failed["poison"]
     assert [r["status"] for r in run.results.values()] == ["failed", "ok", "ok", "ok"]
 
 
@@ -188,3 +188,16 @@ def test_work_in_process_answers_at_once_and_keeps_errors_for_whoever_asks() -> 
 
 def _interrupt() -> None:
     raise KeyboardInterrupt
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_slide_whose_reader_hangs_is_named_and_the_others_finish(
+    slide: Path, poison: Path, tmp_path: Path, workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader = tmp_path / "readers/poison.py"
+    reader.write_text(reader.read_text().replace("os._exit(9)", "import time; time.sleep(3600)"))
+    monkeypatch.setattr(drive, "WATCH_SECONDS", 1.0)
+    run = wk.score([poison, slide], tmp_path / "run", ["sts-subtype"], workers=workers, mpp_override=0.5, task_seconds=8.0)
+    assert "died or hung each time" in run.failed["poison"]
+    assert run.results["small"]["status"] == "ok"

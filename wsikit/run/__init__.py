@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,8 @@ def score(
     options : of slides: ``mpp_override``, ``focal_plane``, ``icc``, ``any_stain``, ``reader``, ``upsample``; of kept pixels and pictures:
         ``stain``, ``stain_target`` (an image whose colours to take, instead of the reference) – a model always sees the colours of its card;
         of the work: ``device``, ``memory`` (such as "16GiB", for all processes of this machine together), ``block_px``, ``cluster`` (a TOML
-        file, see `wsikit.run.cluster`), ``tls`` (the folder of ``wsikit cluster init``, for a scheduler at tls://), ``debug``
+        file, see `wsikit.run.cluster`), ``tls`` (the folder of ``wsikit cluster init``, for a scheduler at tls://), ``task_seconds`` (a worker that is at a
+        block for longer is ended, by default 1800), ``debug``
 
     Raises
     ------
@@ -157,6 +159,7 @@ def _run(
         "reader",
         "cluster",
         "tls",
+        "task_seconds",
         "upsample",
         "debug",
     }
@@ -181,6 +184,8 @@ def _run(
     if options.get("stain_target") is not None:
         job = job.model_copy(update={"stain_target": fit_target(options["stain_target"], job.stain)})
     where = Where(workers, worker_bytes, scheduler, read_cluster(Path(cluster)) if cluster else None, Path(tls) if tls else None)
+    if options.get("task_seconds"):
+        where = replace(where, task_seconds=float(options["task_seconds"]))
     return carry_out(folder, job, where, on_progress, debug=bool(options.get("debug")))
 
 

@@ -30,6 +30,7 @@ from wsikit.store.receipts import Receipt, append_receipt
 
 CSV_SECONDS = 2.0  # how often the tables are rewritten while slides finish
 LOW_BYTES, LOW_SHARE = 256 * 1024**2, 0.05  # of the disk, whichever is less: below it no further block is begun
+WATCH_SECONDS = 20.0  # how often it is looked whether a worker hangs
 PAUSE_SECONDS, LOOK_SECONDS = 600.0, 2.0  # how long a run waits for room, and how often it looks
 
 
@@ -82,6 +83,8 @@ class Driver:
     active: list[_Slide] = field(default_factory=list)
     results: dict[str, dict[str, Any]] = field(default_factory=dict)
     written: float = 0.0
+    watched: float = field(default_factory=monotonic)
+    task_seconds: float = 1800.0
     clock: Clock = field(default_factory=Clock)
 
     def run(self) -> dict[str, dict[str, Any]]:
@@ -97,7 +100,8 @@ class Driver:
         waiting = iter([_Slide(c.slide_id) for c in self.job.slides])
         try:
             while self._fill(waiting) or self.pending:
-                done, _ = wait(self.pending, return_when=FIRST_COMPLETED)
+                done, _ = wait(self.pending, timeout=WATCH_SECONDS, return_when=FIRST_COMPLETED)
+                self._watch()
                 for future in done:
                     self._take(future, self.pending.pop(future))
                 if monotonic() - self.written > CSV_SECONDS:
@@ -135,6 +139,11 @@ class Driver:
             self._submit(self.suspects.popleft()._replace(alone=True))
             submitted = True
         return submitted
+
+    def _watch(self) -> None:
+        if monotonic() - self.watched > WATCH_SECONDS:
+            self.pool.end_stuck(self.task_seconds)
+            self.watched = monotonic()
 
     def _wait_for_room(self) -> None:
         """Pause while the disk is almost full: an archive's night is not to end because something else filled it for a while.
@@ -227,6 +236,9 @@ def reason_of(error: BaseException, debug: bool = False) -> str:
     if isinstance(error, WsikitError):
         return str(error)
     if type(error).__name__ == "KilledWorker":
-        return "the worker processes that took this slide died each time, also alone (out of memory, or a crash in a decoder); other slides were not affected"
+        return (
+            "the worker processes that took this slide died or hung each time, also alone (out of memory, or a decoder that crashes or hangs); "
+            "other slides were not affected"
+        )
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0] if lines else 'no message'} (run with --debug for the traceback)"

@@ -48,6 +48,31 @@ class Pool:
     executor: Executor
     window: int
     workers: int
+    client: Any = None
+
+    def end_stuck(self, seconds: float) -> None:
+        """End the worker processes that have been at one task for longer: a reader that hangs is like one that crashes.
+
+        A task in this process cannot be ended; who wants that takes a worker.
+        """
+        if self.client is None:
+            return
+        ages = self.client.run(_age_of_task, on_error="return")
+        stuck = [worker for worker, age in ages.items() if isinstance(age, float) and age > seconds]
+        if stuck:
+            self.client.run(_end_process, workers=stuck, on_error="return")
+
+
+def _end_process() -> None:
+    """In a worker whose task hangs: its event loop still answers, and its nanny starts another one."""
+    os._exit(1)
+
+
+def _age_of_task(dask_worker: Any) -> float:
+    """Seconds that a worker has been at its oldest task; dask's clock is that of its own metrics module."""
+    from distributed.metrics import time
+
+    return max((float(time() - task.start_time) for task in dask_worker.state.executing if task.start_time), default=0.0)
 
 
 @dataclass(frozen=True)
@@ -61,6 +86,7 @@ class Where:
     scheduler : address of a running dask scheduler to use instead
     cluster : a batch system that starts the workers instead
     tls : the folder of ``wsikit cluster init`` that the ``scheduler`` was started with
+    task_seconds : a worker that is at one block for longer is ended, and its slide tried again, alone in the end
     """
 
     workers: int | None = 0
@@ -68,6 +94,7 @@ class Where:
     scheduler: str | None = None
     cluster: ClusterConfig | None = None
     tls: Path | None = None
+    task_seconds: float = 1800.0
 
 
 @contextlib.contextmanager
@@ -91,7 +118,7 @@ def open_pool(where: Where, device: str = "cpu") -> Iterator[Pool]:
     if where.cluster is not None:
         with start_cluster(where.cluster, _ENVIRONMENT) as target, _client(target) as client:
             n = where.cluster.most  # they come as there is work, so there is none yet to wait for
-            yield Pool(client.get_executor(pure=False), 2 * n * where.cluster.tasks, n)
+            yield Pool(client.get_executor(pure=False), 2 * n * where.cluster.tasks, n, client)
     elif where.scheduler is not None:
         with _client(where.scheduler, **keys) as client:
             yield _pool(client, where.scheduler)
@@ -121,7 +148,7 @@ def _pool(client: Any, name: str) -> Pool:
     except TimeoutError as e:
         raise EngineError(f"no worker at {name} ({e}); {_ADVICE}") from e
     found = client.scheduler_info(n_workers=-1)["workers"].values()
-    return Pool(client.get_executor(pure=False), 2 * sum(w["nthreads"] for w in found), len(found))
+    return Pool(client.get_executor(pure=False), 2 * sum(w["nthreads"] for w in found), len(found), client)
 
 
 def _security(tls: Path) -> Any:

@@ -60,7 +60,7 @@ def carry_out(folder: Path, job: Job, where: Where, on_progress: Callable[[Progr
         started = now()
         write_run(folder, job, started=started)
         with open_pool(where, job.device) as pool:
-            driver = Driver(folder, job, pool, on_progress, debug)
+            driver = Driver(folder, job, pool, on_progress, debug, task_seconds=where.task_seconds)
             results = driver.run()
         slides = {k: r["slide"]["digest"] for k, r in results.items() if "slide" in r}
         seconds = {stage: round(value, 3) for stage, value in sorted(driver.clock.seconds.items())}
