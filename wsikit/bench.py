@@ -21,7 +21,7 @@ from wsikit.geometry import Region
 from wsikit.grid import Raster, TileGrid, summed_area
 from wsikit.models import load_model
 from wsikit.models._network import Network
-from wsikit.slide import Slide
+from wsikit.slide import Slide, open_slide
 from wsikit.store.codec import parse_codec
 from wsikit.store.shard import encode_shard
 from wsikit.survey import Survey, survey
@@ -71,7 +71,7 @@ def bench_slide(path: Path, model: str, mpp: float = 0.5, side_px: int = 2048, s
         The slide cannot be used, has no tissue, or is smaller than a tile.
     """
     torch.set_num_threads(1)
-    square = _square(Slide(path), mpp, side_px)
+    square = _square(open_slide(path), mpp, side_px)
     network = load_model(model)
     grid = TileGrid(square.raster, network.card.tile_px)
     if square.side < grid.tile_px:

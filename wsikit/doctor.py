@@ -10,7 +10,7 @@ from typing import Any
 from wsikit import __version__
 from wsikit.errors import WsikitError
 from wsikit.run.cases import Case
-from wsikit.slide import Slide
+from wsikit.slide import open_slide
 
 _PACKAGES = ("openslide-python", "openslide-bin", "tifffile", "imagecodecs", "zarr", "distributed", "torch", "torchvision", "libreyolo", "lifelines")
 _EXTRAS = ("napari", "pyside6-essentials", "tiatoolbox", "cucim-cu13")
@@ -39,7 +39,7 @@ def look_at(case: Case) -> dict[str, Any]:
     """What opening a slide says, without reading its pixels: ``verdict`` is ``ok`` or the reason it will fail."""
     row: dict[str, Any] = {"slide_id": case.slide_id, "path": case.path, "verdict": "ok"}
     try:
-        with Slide(case.path, mpp=case.mpp, mpp_source=case.mpp_source) as slide:
+        with open_slide(case.path, mpp=case.mpp, mpp_source=case.mpp_source) as slide:
             mpp = f"{slide.mpp[0]:.4g}" if slide.mpp else ""
             row |= {"reader": slide.reader, "mpp": mpp, "mpp_source": slide.mpp_source, "size": f"{slide.size.w} × {slide.size.h}"}
             slide.require_mpp()

@@ -8,6 +8,8 @@
     │   ├── SlideNotFoundError (FileNotFoundError)
     │   ├── UnsupportedFormatError (ValueError)
     │   ├── DamagedSlideError
+    │   ├── UnsafeSlideError                 opening it crashes, hangs or takes all memory
+    │   ├── DigestMismatchError              not the file that was promised
     │   ├── MissingResolutionError           no believable mpp
     │   └── ResolutionMismatchError          the slide is coarser than a model needs
     ├── RegionError (ValueError)             a region that cannot be read
@@ -58,6 +60,14 @@ class UnsupportedFormatError(SlideError, ValueError):
 
 class DamagedSlideError(SlideError):
     """The file opened, but some of it cannot be decoded."""
+
+
+class UnsafeSlideError(SlideError):
+    """A file on which the process that looked at it first died, hung or ran out of memory."""
+
+
+class DigestMismatchError(SlideError):
+    """A file whose SHA-256 is not the one that was expected."""
 
 
 class MissingResolutionError(SlideError):

@@ -15,6 +15,7 @@ import numpy as np
 
 from wsikit.colour import ICC_CHOICES, KEEP, SRGB, ToSrgb
 from wsikit.errors import DamagedSlideError, MissingResolutionError, RegionError, UsageError
+from wsikit.gate import admit
 from wsikit.geometry import Level, Region, Size
 from wsikit.grid import Raster, make_raster, raster_at
 from wsikit.location import locate
@@ -42,7 +43,9 @@ class _Handle:
 
 
 class Slide:
-    """A whole-slide image. Pickles as its path; opens one handle per process and thread, when first read.
+    """A whole-slide image, opened right here; `open_slide` looks at the file in a process of its own first.
+
+    Pickles as its path; opens one handle per process and thread, when first read.
 
     Attributes
     ----------
@@ -333,13 +336,24 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(f, "sha256").hexdigest()
 
 
-def open_slide(path: str | Path, *, mpp: float | None = None, reader: str | None = None, focal_plane: str | None = None, icc: str = KEEP) -> Slide:
-    """Open a slide of any supported kind.
+def open_slide(
+    path: str | Path,
+    *,
+    mpp: float | None = None,
+    mpp_source: str = "override",
+    reader: str | None = None,
+    focal_plane: str | None = None,
+    icc: str = KEEP,
+    trusted: bool = False,
+) -> Slide:
+    """Open a slide of any supported kind, after a look at it in a process of its own (see `wsikit.gate`).
 
     Parameters
     ----------
     path : a file, a folder of DICOM instances, an OME-Zarr folder, or an address (``s3://``, ``gs://``, ``https://``) of a TIFF or OME-Zarr
     mpp : µm per level-0 px, over whatever the file says
+    mpp_source : what to call the source of that mpp
+    trusted : open it here at once: for files that were written by yourself
     reader : which way in to use, rather than the best one (see ``wsikit info``)
     focal_plane : which of ``slide.facts.focal_planes`` to read; by default the middle one
     icc : ``srgb`` applies the slide's colour profile, where it has one
@@ -348,6 +362,8 @@ def open_slide(path: str | Path, *, mpp: float | None = None, reader: str | None
     ------
     SlideNotFoundError, UnsupportedFormatError, DamagedSlideError
         The file is missing, of no known kind, or broken.
+    UnsafeSlideError
+        Opening it crashes, hangs or takes more than 4 GiB.
     UsageError
         No reader or focal plane has that name, or an address is given without the extra ``cloud``.
 
@@ -359,4 +375,5 @@ def open_slide(path: str | Path, *, mpp: float | None = None, reader: str | None
     >>> slide.read((0, 0, 512, 512), mpp=1.0).shape         # doctest: +SKIP
     (256, 256, 3)
     """
-    return Slide(path, mpp=mpp, reader=reader, focal_plane=focal_plane, icc=icc)
+    reader = reader if trusted else admit(path, reader)
+    return Slide(path, mpp=mpp, mpp_source=mpp_source, reader=reader, focal_plane=focal_plane, icc=icc)

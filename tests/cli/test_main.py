@@ -159,7 +159,7 @@ def test_what_nobody_foresaw_is_one_line_too(cli: Any, monkeypatch: pytest.Monke
     def fails(*_: object, **__: object) -> None:
         raise raised
 
-    monkeypatch.setattr("wsikit.slide.Slide.__init__", fails)
+    monkeypatch.setattr("wsikit.slide.admit", fails)
     answer = cli("info", "a.svs")
     assert (answer.code, answer.out, answer.err) == (code, "", line + "\n")
 

@@ -205,3 +205,18 @@ def test_a_slide_of_two_patients_is_refused(tmp_path: Path) -> None:
     (tmp_path / "cases.csv").write_text("path,patient\na.svs,p1\na.svs,p2\n")
     with pytest.raises(LabelsError, match="named twice, with another patient"):
         find_cases([tmp_path / "cases.csv"])
+
+
+DIGEST = "0123456789abcdef" * 4
+
+
+def test_a_digest_that_a_file_must_have(tmp_path: Path) -> None:
+    touch(tmp_path, "a.tif", "b.tif")
+    cases = find_cases([write(tmp_path, f"path,expect_sha256\na.tif,{DIGEST.upper()}\nb.tif,\n")])
+    assert [c.expect_sha256 for c in cases] == [DIGEST, ""]
+    assert find_cases([tmp_path / "a.tif"], expect_sha256=DIGEST)[0].expect_sha256 == DIGEST
+    with pytest.raises(LabelsError, match="line 2: expect_sha256 is not the 64 hexadecimal digits"):
+        find_cases([write(tmp_path, "path,expect_sha256\na.tif,d41d8cd98f00b204e9800998ecf8427e\n")])
+    for inputs, digest in (([tmp_path], DIGEST), ([tmp_path / "a.tif"], "abc")):
+        with pytest.raises(UsageError, match="--expect-sha256 takes the 64 hexadecimal digits of one slide"):
+            find_cases(inputs, expect_sha256=digest)

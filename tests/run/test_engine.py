@@ -17,9 +17,11 @@ import pytest
 import torch
 
 import wsikit as wk
+from wsikit import gate
 from wsikit.errors import EngineError
 from wsikit.run import Progress, drive
 from wsikit.run.engine import InProcess, default_workers, visible_gpus, worker_options
+from wsikit.sandbox import Sandbox
 
 Differences = Callable[[Path, Path], set[str]]
 
@@ -52,7 +54,7 @@ def test_a_worker_that_is_killed_costs_only_its_block(score: Any, undisturbed: P
 
 
 POISON_READER = """
-import os
+import os, sys
 from wsikit.readers.array import ArrayReader
 class Poison(ArrayReader):
     name = "poison"
@@ -60,7 +62,10 @@ class Poison(ArrayReader):
     def accepts(cls, path):
         return 100 if path.name.startswith("poison") else 0
     def read(self, level, x, y, w, h):
-        os._exit(9)
+        at_the_gate = any("wsikit.gate" in a for a in sys.orig_argv)
+        if os.environ["POISON"] == "always" or not at_the_gate:
+            os.abort()
+        return super().read(level, x, y, w, h)
 READER = Poison
 """
 MORE_READERS = "import wsikit.readers\nwsikit.readers.__path__.append({folder!r})\n"
@@ -68,7 +73,7 @@ MORE_READERS = "import wsikit.readers\nwsikit.readers.__path__.append({folder!r}
 
 @pytest.fixture
 def poison(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A slide whose reader ends the worker process; workers find the reader as they would an installed one."""
+    """A slide whose reader ends the process, at the gate only where POISON says always; workers find the reader as they would an installed one."""
     import numpy as np
 
     (tmp_path / "readers").mkdir()
@@ -76,6 +81,7 @@ def poison(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "site").mkdir()
     (tmp_path / "site/sitecustomize.py").write_text(MORE_READERS.format(folder=str(tmp_path / "readers")))
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"), prepend=os.pathsep)
+    monkeypatch.setenv("POISON", "in a worker")
     np.save(tmp_path / "poison.npy", np.full((600, 600, 3), 200, np.uint8))
     return tmp_path / "poison.npy"
 
@@ -90,6 +96,17 @@ def test_a_slide_that_kills_its_workers_is_named_and_the_others_finish(slide: Pa
     assert set(run.failed) == {"poison"}
     assert "the worker processes that took this slide died or hung each time, also alone" in run.failed["poison"]
     assert [r["status"] for r in run.results.values()] == ["failed", "ok", "ok", "ok"]
+
+
+def test_a_slide_that_kills_whoever_opens_it_is_stopped_at_the_gate(slide: Path, poison: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the work is done in this process, which must not end."""
+    monkeypatch.setenv("POISON", "always")
+    with Sandbox("wsikit.gate:inspect") as sandbox:
+        monkeypatch.setattr(gate, "_sandbox", lambda: sandbox)
+        run = wk.score([poison, slide], tmp_path / "run", ["sts-subtype"], workers=0, mpp_override=0.5)
+        assert sandbox.starts == 2
+    assert [r["status"] for r in run.results.values()] == ["failed", "ok"]
+    assert "opening it ended the process that looked at it (SIGABRT)" in run.failed["poison"]
 
 
 @pytest.fixture

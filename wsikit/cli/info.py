@@ -25,9 +25,9 @@ def register(app: typer.Typer) -> None:
 
         Example: wsikit info a.svs
         """
-        from wsikit.slide import Slide
+        from wsikit.slide import open_slide
 
-        with Slide(slide, focal_plane=focal_plane) as s:
+        with open_slide(slide, focal_plane=focal_plane) as s:
             facts = slide_facts(s)
         if as_json:
             show_json(facts)
@@ -53,6 +53,8 @@ def _only_some(facts: dict[str, Any]) -> dict[str, str]:
 
 def slide_facts(s: Any) -> dict[str, Any]:
     """A slide's facts as plain values; associated images are named, never read."""
+    from wsikit.readers._private import picture_names
+
     return {
         "path": str(s.path),
         "reader": s.reader,
@@ -71,7 +73,7 @@ def slide_facts(s: Any) -> dict[str, Any]:
         "focal_plane": s.focal_plane,
         "bounds": [s.bounds.x, s.bounds.y, s.bounds.w, s.bounds.h],
         "warnings": list(s.warnings),
-        "associated": list(s.facts.associated),
+        "associated": list(picture_names(s.facts.associated)),
         "phantom": s.is_phantom,
         "properties": s.properties,
     }

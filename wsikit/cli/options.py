@@ -31,6 +31,7 @@ MppOverride = Annotated[float | None, typer.Option("--mpp-override", help="µm/p
 AnyStain = Annotated[bool, typer.Option("--any-stain", help="Take slides whose tissue is brown too: pigment, or immunohistochemistry.")]
 Icc = Annotated[str, typer.Option("--icc", help="Colour profiles of slides: keep (pixels as stored) or srgb (applied, where a slide has one).")]
 FocalPlane = Annotated[str | None, typer.Option("--focal-plane", help="Which plane of slides with several, by its name in wsikit info. [default: the middle]")]
+ExpectSha256 = Annotated[str | None, typer.Option("--expect-sha256", help="What the one slide's SHA-256 must be; for several, a CSV's expect_sha256 column.")]
 Stain = Annotated[
     str, typer.Option("--stain", help="Stain of kept pixels and pictures: macenko, vahadane, reinhard or none. Models see the one that their card names.")
 ]

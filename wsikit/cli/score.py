@@ -10,6 +10,7 @@ from wsikit.cli.options import (
     AnyStain,
     Cluster,
     Device,
+    ExpectSha256,
     FocalPlane,
     Icc,
     Memory,
@@ -39,6 +40,7 @@ def register(app: typer.Typer) -> None:
         ] = None,
         model: Annotated[list[str] | None, typer.Option("--model", help="PIPELINE=MODEL, a name or a folder; repeatable.")] = None,
         mpp_override: MppOverride = None,
+        expect_sha256: ExpectSha256 = None,
         keep_tiles: Annotated[bool, typer.Option("--keep-tiles", help="Keep the stain-normalised pixels.")] = False,
         upsample: Annotated[bool, typer.Option("--upsample", help="Enlarge slides that are coarser than a model needs.")] = False,
         stain: Stain = "macenko",
@@ -67,6 +69,7 @@ def register(app: typer.Typer) -> None:
         models = parse_models(model or [])
         options: dict[str, Any] = {
             "mpp_override": mpp_override,
+            "expect_sha256": expect_sha256,
             "device": device,
             "stain": stain,
             "stain_target": stain_target,

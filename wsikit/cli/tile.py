@@ -10,6 +10,7 @@ from wsikit.cli.options import (
     AnyStain,
     Cluster,
     Device,
+    ExpectSha256,
     FocalPlane,
     Icc,
     Memory,
@@ -45,6 +46,7 @@ def register(app: typer.Typer) -> None:
         any_stain: AnyStain = False,
         codec: Annotated[str, typer.Option("--codec", help="Pixel codec: zstd:LEVEL (lossless) or jpeg:QUALITY.")] = "zstd:1",
         mpp_override: MppOverride = None,
+        expect_sha256: ExpectSha256 = None,
         workers: Workers = None,
         scheduler: Scheduler = None,
         tls: Tls = None,
@@ -64,6 +66,7 @@ def register(app: typer.Typer) -> None:
         pixels = Pixels(mpp=mpp, tile_px=tile_px, overlap_px=overlap, codec=codec)
         options: dict[str, Any] = {
             "mpp_override": mpp_override,
+            "expect_sha256": expect_sha256,
             "device": device,
             "stain": stain,
             "stain_target": stain_target,

@@ -20,7 +20,10 @@ import numpy as np
 from wsikit.errors import SlideError, SlideNotFoundError, UnsupportedFormatError, UsageError
 from wsikit.geometry import Level, Region
 from wsikit.location import is_remote
+from wsikit.readers._said import quiet_libraries
 from wsikit.resolution import Clue
+
+quiet_libraries()
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,7 @@ class Facts:
     thumbnail images, which are never read; ``properties`` holds allow-listed metadata only. ``not_he`` is why it can be no
     brightfield H&E stain (fluorescence, say), empty where nothing speaks against it. ``bounds`` is the scanned part of level 0, where
     the scanner says that the rest is empty. ``focal_planes`` are the names of its planes, where it has several, and ``focal_plane``
-    the one that is read unless another is chosen. ``icc`` is its colour profile.
+    the one that is read unless another is chosen. ``icc`` is its colour profile. ``private`` are places of the file that may tell of a patient, by name alone.
     """
 
     vendor: str
@@ -45,6 +48,7 @@ class Facts:
     focal_plane: str = ""
     associated: tuple[str, ...] = ()
     properties: dict[str, str] = field(default_factory=dict)
+    private: tuple[str, ...] = ()
 
 
 class Reader(ABC):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from wsikit.errors import DamagedSlideError
 from wsikit.readers._channels import Channel, default_channel
+from wsikit.readers._said import said
 from wsikit.resolution import Clue, parse_number
 
 UNIT_UM = {"µm": 1.0, "μm": 1.0, "um": 1.0, "nm": 1e-3, "mm": 1e3, "cm": 1e4, "m": 1e6, "Å": 1e-4, "in": 25400.0}
@@ -26,7 +27,7 @@ def pixels_of(xml: str, path: Path) -> ET.Element | None:
     try:
         return next((e for e in ET.fromstring(xml).iter() if e.tag.endswith("}Pixels")), None)  # noqa: S314
     except ET.ParseError as e:
-        raise DamagedSlideError(f"{path}: the OME-XML cannot be parsed ({e})") from e
+        raise DamagedSlideError(f"{path}: the OME-XML cannot be parsed ({said(e)})") from e
 
 
 def ome_clues(pixels: ET.Element) -> tuple[Clue, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from functools import cached_property
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,11 @@ from wsikit import threads
 from wsikit.errors import DamagedSlideError
 from wsikit.geometry import Region, Size
 from wsikit.location import ReadAt
-from wsikit.readers.image import jpeg_is_whole, jpeg_size
+from wsikit.readers._said import said
+from wsikit.readers.image import decode_jpeg, jpeg_is_whole, jpeg_size
 
 _MAX_SEGMENT_BYTES = 256 * 1024**2
-_JPEG = 7
+_JPEG, _RGB, _YCBCR = 7, 2, 6  # TIFF Compression, PhotometricInterpretation
 _PREMULTIPLIED, _ALPHA = 1, 2  # TIFF ExtraSamples
 WHITE = 255
 
@@ -98,10 +100,19 @@ class TiledLevel:
         if page.compression == _JPEG:
             self._check_jpeg(data, index, where)
         try:
+            if self._is_plain_jpeg:
+                return decode_jpeg(data, page.jpegtables, rgb=page.photometric == _RGB)
             decoded = page.decode(data, index, jpegtables=page.jpegtables)[0]
         except Exception as e:  # a codec's own exception classes
-            raise DamagedSlideError(f"{where} cannot be decoded ({e}); copy the slide again from the scanner") from e
+            raise DamagedSlideError(f"{where} cannot be decoded ({said(e)}); copy the slide again from the scanner") from e
         return None if decoded is None else self._on_white(np.asarray(decoded[0]))
+
+    @cached_property
+    def _is_plain_jpeg(self) -> bool:
+        """Whether its tiles are JPEGs of 8-bit RGB or YCbCr, as nearly all are."""
+        page = self._page
+        plain = page.compression == _JPEG and page.photometric in (_RGB, _YCBCR) and page.samplesperpixel == 3 == self._depth
+        return plain and page.dtype == np.uint8 and page.planarconfig == 1 and page.bitspersample == 8
 
     def _check_jpeg(self, data: bytes, index: int, where: str) -> None:
         """Refuse what the decoder would make up silently: the rest of a JPEG that stops early, or one of another size."""

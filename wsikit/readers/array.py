@@ -10,6 +10,7 @@ import numpy as np
 from wsikit.errors import UnsupportedFormatError
 from wsikit.geometry import Level, Size
 from wsikit.readers import Facts, Reader
+from wsikit.readers._said import said
 from wsikit.resample import resample, source_span
 
 
@@ -27,7 +28,7 @@ class ArrayReader(Reader):
         try:
             self._image = np.lib.format.open_memmap(path, mode="r")
         except Exception as e:  # NumPy raises whatever its parser of the header does
-            raise UnsupportedFormatError(f"{path}: not an array file, or cut off ({e})") from e
+            raise UnsupportedFormatError(f"{path}: not an array file, or cut off ({said(e)})") from e
         if self._image.dtype != np.uint8 or self._image.ndim != 3 or self._image.shape[2] != 3 or not self._image.size:
             raise UnsupportedFormatError(f"{path}: an array of {self._image.dtype} {self._image.shape}; needed is uint8 (H, W, 3)")
 

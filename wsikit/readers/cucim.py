@@ -16,6 +16,7 @@ import numpy as np
 from wsikit import threads
 from wsikit.errors import DamagedSlideError, UnsupportedFormatError, WsikitError
 from wsikit.readers import Facts, Reader
+from wsikit.readers._said import said
 from wsikit.readers.openslide import OpenSlideReader
 from wsikit.readers.tiff import open_tiff
 
@@ -48,7 +49,7 @@ class CucimReader(Reader):
             self._image: Any = CuImage(str(path))
             sizes = self._image.resolutions["level_dimensions"]
         except Exception as e:  # whatever its C++ side raises
-            raise UnsupportedFormatError(f"{path}: cuCIM cannot open it ({e})") from e
+            raise UnsupportedFormatError(f"{path}: cuCIM cannot open it ({said(e)})") from e
         if [tuple(lv.size) for lv in self._facts.levels] != [tuple(size) for size in sizes]:
             raise UnsupportedFormatError(f"{path}: cuCIM sees other levels than OpenSlide")
 
@@ -65,7 +66,7 @@ class CucimReader(Reader):
             found = self._image.read_region(location=corner, size=(w, h), level=level, device=_device(), num_workers=threads.count())
             pixels = np.asarray(found) if _device() == "cpu" else _fetched(found)
         except Exception as e:
-            raise DamagedSlideError(f"{self._path}: cuCIM cannot read {w} × {h} px at ({x}, {y}) of level {level} ({e}); leave out --reader cucim") from e
+            raise DamagedSlideError(f"{self._path}: cuCIM cannot read {w} × {h} px at ({x}, {y}) of level {level} ({said(e)}); leave out --reader cucim") from e
         if pixels.shape[:2] != (h, w):
             raise DamagedSlideError(f"{self._path}: cuCIM gave {pixels.shape} for {w} × {h} px at ({x}, {y}) of level {level}; leave out --reader cucim")
         return np.array(pixels[..., :3], np.uint8)

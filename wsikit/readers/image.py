@@ -8,14 +8,19 @@ from typing import ClassVar
 
 import imagecodecs
 import numpy as np
+import simplejpeg
 
 from wsikit.errors import DamagedSlideError, UnsupportedFormatError
 from wsikit.geometry import Level, Size
 from wsikit.readers import Facts, Reader
+from wsikit.readers._said import said
 
 _MAGIC = {b"\xff\xd8\xff": "jpeg", b"\x89PNG\r\n\x1a\n": "png"}
 _MAX_FILE_BYTES = 512 * 1024**2
 _MAX_PIXELS = 500_000_000
+_JFIF = b"JFIF\0"
+# Adobe's marker says whether the colours are YCbCr; decoders guess where there is none
+_ADOBE = {False: b"\xff\xee\0\x0eAdobe\0\x64\0\0\0\0\x01", True: b"\xff\xee\0\x0eAdobe\0\x64\0\0\0\0\0"}
 _JPEG_END = b"\xff\xd9"
 
 
@@ -53,7 +58,7 @@ class ImageReader(Reader):
         try:
             image = imagecodecs.jpeg8_decode(data) if kind == "jpeg" else imagecodecs.png_decode(data)
         except Exception as e:  # imagecodecs has an exception class per codec
-            raise DamagedSlideError(f"{path}: the {kind.upper()} cannot be decoded ({e})") from e
+            raise DamagedSlideError(f"{path}: the {kind.upper()} cannot be decoded ({said(e)})") from e
         if kind == "jpeg" and image.ndim == 3 and image.shape[2] == 4:
             raise UnsupportedFormatError(f"{path}: a CMYK picture for printing; save it as RGB")
         if kind == "jpeg" and not jpeg_is_whole(data):
@@ -73,6 +78,24 @@ class ImageReader(Reader):
     def close(self) -> None:
         """Let go of the pixels."""
         self._image = np.empty((0, 0, 3), np.uint8)
+
+
+def decode_jpeg(data: bytes, tables: bytes | None = None, *, rgb: bool = False) -> np.ndarray:
+    """A JPEG of three colours, with the ``tables`` that a TIFF keeps apart: uint8 (H, W, 3). Its colours are RGB as stored, or YCbCr.
+
+    Other decoders make up what damage left unreadable, and go on; this one does not.
+
+    Raises
+    ------
+    ValueError
+        It cannot be decoded, or not without guessing.
+    """
+    if tables:
+        data = tables[:-2] + data[2:]
+    at = _frame(data)
+    if not at or (rgb and _JFIF in data[:64]):
+        raise ValueError("no JPEG, or one that is YCbCr and should be RGB")
+    return np.asarray(simplejpeg.decode_jpeg(data[:at] + _ADOBE[rgb] + data[at:], strict=True))
 
 
 def png_is_whole(data: bytes) -> bool:
@@ -100,6 +123,12 @@ def jpeg_size(data: bytes) -> tuple[int, int]:
     """Width and height from a JPEG's frame header; 0, 0 where there is none."""
     i = _frame(data)
     return (int.from_bytes(data[i + 7 : i + 9], "big"), int.from_bytes(data[i + 5 : i + 7], "big")) if i else (0, 0)
+
+
+def jpeg_sampling(data: bytes) -> tuple[int, ...]:
+    """How densely each colour of a JPEG is sampled (4 bits across, 4 down); colours of red, green and blue are all alike."""
+    i = _frame(data)
+    return tuple(data[i + 11 : i + 11 + 3 * data[i + 9] : 3]) if i and i + 9 < len(data) else ()
 
 
 def jpeg_is_whole(data: bytes) -> bool:

@@ -18,6 +18,7 @@ import tifffile
 from wsikit.errors import DamagedSlideError, UnsupportedFormatError, WsikitError
 from wsikit.geometry import Region
 from wsikit.readers import Facts, Reader
+from wsikit.readers._said import said
 from wsikit.readers._tiles import TiledLevel
 from wsikit.readers.openslide import OpenSlideReader
 from wsikit.readers.tiff import open_tiff
@@ -54,7 +55,7 @@ class NativeReader(Reader):
             raise
         except Exception as e:  # tifffile raises whatever struct or numpy raises
             self.close()
-            raise DamagedSlideError(f"{path}: the TIFF's images cannot be listed ({e})") from e
+            raise DamagedSlideError(f"{path}: the TIFF's images cannot be listed ({said(e)})") from e
 
     @property
     def facts(self) -> Facts:

@@ -18,6 +18,8 @@ from wsikit.errors import DamagedSlideError, SlideError, UnsupportedFormatError
 from wsikit.geometry import Level, Region, Size
 from wsikit.readers import Facts, Reader
 from wsikit.readers._dicom import is_dicom, require_true_colours, series_of
+from wsikit.readers._private import places_in_properties, tellable
+from wsikit.readers._said import said
 from wsikit.readers.tiff import directory_offsets
 from wsikit.resolution import Clue, parse_number
 
@@ -60,7 +62,7 @@ class OpenSlideReader(Reader):
         except openslide.OpenSlideUnsupportedFormatError as e:
             raise UnsupportedFormatError(f"{path}: OpenSlide does not know this file") from e
         except (openslide.OpenSlideError, OSError) as e:
-            raise DamagedSlideError(f"{path}: OpenSlide cannot open it ({e}); copy it again from the scanner") from e
+            raise DamagedSlideError(f"{path}: OpenSlide cannot open it ({said(e)}); copy it again from the scanner") from e
 
     @property
     def facts(self) -> Facts:
@@ -68,7 +70,7 @@ class OpenSlideReader(Reader):
         s, p = self._slide, self._slide.properties
         w, h = s.dimensions
         levels = tuple(Level(i, Size(*size), (w / size[0], h / size[1])) for i, size in enumerate(s.level_dimensions))
-        properties = {k: p[k] for k in _ALLOWED if k in p}
+        properties = tellable(p, _ALLOWED)
         if p.get("tiff.ImageDescription", "").startswith("wsikit phantom"):
             properties["wsikit.phantom"] = "1"
         return Facts(
@@ -81,6 +83,7 @@ class OpenSlideReader(Reader):
             bounds=_bounds(dict(p)),
             associated=tuple(s.associated_images),
             properties=properties,
+            private=tuple(places_in_properties(dict(p), s.associated_images)),
         )
 
     def read(self, level: int, x: int, y: int, w: int, h: int) -> np.ndarray:
@@ -106,7 +109,7 @@ class OpenSlideReader(Reader):
             rgba = np.asarray(self._slide.read_region((round(x * scale), round(y * scale)), level, (w, h)))
         except openslide.OpenSlideError as e:
             raise DamagedSlideError(
-                f"{self._path}: level {level}, x {x}, y {y}, {w} × {h} px cannot be decoded ({e}); copy the slide again from the scanner"
+                f"{self._path}: level {level}, x {x}, y {y}, {w} × {h} px cannot be decoded ({said(e)}); copy the slide again from the scanner"
             ) from e
         rgb, alpha = rgba[..., :3], rgba[..., 3:]
         if alpha.min() == 255:
@@ -121,7 +124,7 @@ class OpenSlideReader(Reader):
         try:
             image = self._slide.associated_images[name]
         except openslide.OpenSlideError as e:
-            raise DamagedSlideError(f"{self._path}: its {name} cannot be decoded ({e})") from e
+            raise DamagedSlideError(f"{self._path}: its {name} cannot be decoded ({said(e)})") from e
         return np.array(image), bytes(image.info.get("icc_profile", b""))
 
     def close(self) -> None:

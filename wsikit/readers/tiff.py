@@ -15,6 +15,7 @@ from wsikit.geometry import Level, Region
 from wsikit.location import ReadAt, is_remote, read_at
 from wsikit.readers import Facts, Reader
 from wsikit.readers._layout import GREY, TiffImage
+from wsikit.readers._said import said
 from wsikit.resolution import Clue, parse_number
 
 _MAX_DIRECTORIES = 1000
@@ -46,7 +47,8 @@ def directory_offsets(path: Path) -> list[int]:
         size, seen = f.seek(0, os.SEEK_END), list[int]()
         while offset:
             if offset in seen or offset >= size or len(seen) >= _MAX_DIRECTORIES:
-                raise DamagedSlideError(f"{path}: image directory {len(seen)} points to byte {offset}, which cannot be; the file is damaged")
+                why = "beyond the end of the file, which is truncated" if offset >= size else "which cannot be; the file is damaged"
+                raise DamagedSlideError(f"{path}: image directory {len(seen)} points to byte {offset}, {why}; copy it again from the scanner")
             seen.append(offset)
             f.seek(offset)
             n = _unpack(f.read(struct.calcsize(count)), order + count, path)
@@ -77,7 +79,7 @@ def open_tiff(path: Path) -> tifffile.TiffFile:
         # never the other files that its metadata may name
         return tifffile.TiffFile(path.open("rb") if is_remote(path) else path, name=path.name if is_remote(path) else None, _multifile=False)
     except Exception as e:  # tifffile raises whatever struct, numpy or a codec raises
-        raise DamagedSlideError(f"{path}: the TIFF cannot be opened ({e})") from e
+        raise DamagedSlideError(f"{path}: the TIFF cannot be opened ({said(e)})") from e
 
 
 class TiffReader(Reader):
@@ -112,7 +114,7 @@ class TiffReader(Reader):
             raise
         except Exception as e:  # tifffile raises whatever struct or numpy raises
             self.close()
-            raise DamagedSlideError(f"{path}: the TIFF's images cannot be listed ({e})") from e
+            raise DamagedSlideError(f"{path}: the TIFF's images cannot be listed ({said(e)})") from e
         self._bytes: int | ReadAt = read_at(path) if is_remote(path) else self._tif.filehandle.fileno()
 
     @property

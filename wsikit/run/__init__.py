@@ -37,7 +37,7 @@ def score(
 
     Parameters
     ----------
-    inputs : slide files, folders, or CSVs with a column ``path`` (and ``patient``, ``mpp``)
+    inputs : slide files, folders, or CSVs with a column ``path`` (and ``patient``, ``mpp``, ``expect_sha256``)
     out : the run's folder
     pipelines : names; by default every pipeline that has a model at hand
     models : model (a name or folder) by pipeline, instead of the default one
@@ -45,8 +45,9 @@ def score(
     workers : processes; 0 works in this process, None takes one per GPU or core. More than 0 needs the caller's script to be guarded by
         ``if __name__ == "__main__":``
     scheduler : address of a dask scheduler to use
-    options : of slides: ``mpp_override``, ``focal_plane``, ``icc``, ``any_stain``, ``reader``, ``upsample``; of kept pixels and pictures:
-        ``stain``, ``stain_target`` (an image whose colours to take, instead of the reference) – a model always sees the colours of its card;
+    options : of slides: ``mpp_override``, ``expect_sha256`` (of one slide), ``focal_plane``, ``icc``, ``any_stain``, ``reader``,
+        ``upsample``; of kept pixels and pictures: ``stain``, ``stain_target`` (an image whose colours to take, instead of the reference)
+        – a model always sees the colours of its card;
         of the work: ``device``, ``memory`` (such as "16GiB", for all processes of this machine together), ``block_px``, ``cluster`` (a TOML
         file, see `wsikit.run.cluster`), ``tls`` (the folder of ``wsikit cluster init``, for a scheduler at tls://), ``task_seconds`` (a worker that is at a
         block for longer is ended, by default 1800), ``debug``
@@ -148,6 +149,7 @@ def _run(
 ) -> Run:
     known = {
         "mpp_override",
+        "expect_sha256",
         "focal_plane",
         "icc",
         "any_stain",
@@ -169,7 +171,7 @@ def _run(
     more = {"focal_plane": options["focal_plane"]} if options.get("focal_plane") else {}
     cases = [
         c.model_copy(update={"path": str(locate(c.path).absolute())} | (more if c.focal_plane is None else {}))
-        for c in find_cases(inputs, options.get("mpp_override"))
+        for c in find_cases(inputs, options.get("mpp_override"), options.get("expect_sha256") or "")
     ]
     parameters = {k: v for k, v in options.items() if k in ("device", "stain", "upsample", "icc", "any_stain", "reader") and v is not None}
     block_px, worker_bytes = options.get("block_px") or BLOCK_PX, 0

@@ -66,7 +66,7 @@ def do_block(run_dir: str, run_key: str, slide_id: str, block: Block, names: lis
         stain = AS_SCANNED if name == QUALITY else StainFit.model_validate(stain_of(attributes, job.cards().get(name)))
         wants[name] = Want(stage.grid, stage.cells[plan.rows(name, block)], stain)
     clock = Clock()
-    canvases = cut(open_case(run_dir, run_key, slide_id), wants, job.device, clock)
+    canvases = cut(open_case(run_dir, run_key, slide_id, attributes["slide"]["reader"]), wants, job.device, clock)
     files: dict[Path, Future[str]] = {}
     for name in sorted(names, key=lambda n: n != PIXELS):  # the largest files first: they are written while the rest is worked out
         if name == PIXELS:

@@ -22,11 +22,12 @@ from wsikit.resolution import MAX_MPP, MIN_MPP, is_believable, parse_number
 SUFFIXES = frozenset(
     ".svs .tif .tiff .ndpi .scn .mrxs .bif .vms .vmu .svslide .czi .qptiff .vsi .isyntax .jpg .jpeg .png .npy".split()  # noqa: SIM905 - it fits a line
 )
-_RESERVED = frozenset(["path", "slide", "slide_id", "patient", "mpp", "focal_plane"])
+_SHA256 = re.compile(r"[0-9a-fA-F]{64}")
+_RESERVED = frozenset(["path", "slide", "slide_id", "patient", "mpp", "focal_plane", "expect_sha256"])
 
 
 class Case(BaseModel):
-    """One slide to score: where it is, what it is called, whose it is, and an mpp over the file's."""
+    """One slide to score: where it is, what it is called, whose it is, an mpp over the file's, and the digest that its file must have."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -36,20 +37,23 @@ class Case(BaseModel):
     mpp: float | None = None
     mpp_source: str = "override"
     focal_plane: str | None = None
+    expect_sha256: str = ""
     refused: str = ""  # why it cannot even be named
     extra: dict[str, str] = {}
 
 
-def find_cases(inputs: Sequence[str | Path], mpp_override: float | None = None) -> list[Case]:
+def find_cases(inputs: Sequence[str | Path], mpp_override: float | None = None, expect_sha256: str = "") -> list[Case]:
     """All slides of these files, folders and CSVs, in their order, each once.
 
-    A CSV has a column ``path`` (relative to it, or absolute), and may have ``slide_id``, ``patient``, ``mpp``, ``focal_plane`` and any others, which are
-    kept. A folder is searched through, hidden files left out; one that holds the instances of a DICOM slide is one slide.
+    A CSV has a column ``path`` (relative to it, or absolute), and may have ``slide_id``, ``patient``, ``mpp``, ``focal_plane``, ``expect_sha256``
+    and any others, which are kept. A folder is searched through, hidden files left out; one that holds the instances of a DICOM slide is one
+    slide.
 
     Raises
     ------
     UsageError
-        Nothing was given, a path is empty, a folder holds no slide, or ``mpp_override`` is no slide's mpp.
+        Nothing was given, a path is empty, a folder holds no slide, ``mpp_override`` is no slide's mpp, or ``expect_sha256`` is no digest or
+        given for several slides.
     SlideNotFoundError
         A path does not exist.
     LabelsError
@@ -64,6 +68,10 @@ def find_cases(inputs: Sequence[str | Path], mpp_override: float | None = None) 
         for row in rows:
             row.setdefault("mpp", mpp_override)
             row.setdefault("mpp_source", "override")
+    if expect_sha256:
+        if len(rows) != 1 or not _SHA256.fullmatch(expect_sha256):
+            raise UsageError("--expect-sha256 takes the 64 hexadecimal digits of one slide; for several, give a CSV with a column 'expect_sha256'")
+        rows[0].setdefault("expect_sha256", expect_sha256.lower())
     return _with_ids(_each_once(rows))
 
 
@@ -155,6 +163,10 @@ def _row(csv_path: Path, number: int, line: dict[str | Any, Any]) -> dict[str, A
         if mpp is None or not math.isfinite(mpp):
             raise LabelsError(f"{csv_path}: line {number}: mpp '{values['mpp']}' is not a number; give µm/px of level 0, or leave it empty")
         row |= {"mpp": mpp, "mpp_source": "csv"}
+    if digest := values.get("expect_sha256"):
+        if not _SHA256.fullmatch(digest):
+            raise LabelsError(f"{csv_path}: line {number}: expect_sha256 is not the 64 hexadecimal digits of a SHA-256; correct it, or leave it empty")
+        row["expect_sha256"] = digest.lower()
     return row
 
 
@@ -163,7 +175,7 @@ def _each_once(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     found: dict[Path, dict[str, Any]] = {}
     for row in rows:
         first = found.setdefault(row["path"].resolve(), row)
-        if differing := [k for k in ("patient", "mpp", "slide_id", "focal_plane") if first.get(k) != row.get(k)]:
+        if differing := [k for k in ("patient", "mpp", "slide_id", "focal_plane", "expect_sha256") if first.get(k) != row.get(k)]:
             raise LabelsError(f"{row['path']}: named twice, with another {differing[0]}; keep one")
     return list(found.values())
 

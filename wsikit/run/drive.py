@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from wsikit.clock import Clock
 from wsikit.errors import EngineError, OutputError, WsikitError
 from wsikit.grid import Block
+from wsikit.readers._said import said
 from wsikit.run.block import do_block
 from wsikit.run.engine import Pool
 from wsikit.run.finish import finish_slide
@@ -240,5 +241,4 @@ def reason_of(error: BaseException, debug: bool = False) -> str:
             "the worker processes that took this slide died or hung each time, also alone (out of memory, or a decoder that crashes or hangs); "
             "other slides were not affected"
         )
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0] if lines else 'no message'} (run with --debug for the traceback)"
+    return f"{type(error).__name__}: {said(error) if str(error).strip() else 'no message'} (run with --debug for the traceback)"

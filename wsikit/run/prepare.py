@@ -13,7 +13,8 @@ from wsikit import RESEARCH_USE_ONLY
 from wsikit.clock import Clock
 from wsikit.colour import icc_facts
 from wsikit.cut import normalise
-from wsikit.errors import ResolutionMismatchError, StoreMismatchError, UnsupportedFormatError
+from wsikit.errors import DigestMismatchError, ResolutionMismatchError, StoreMismatchError, UnsupportedFormatError
+from wsikit.gate import admit
 from wsikit.grid import Raster, TileGrid
 from wsikit.location import locate
 from wsikit.run.job import Job, load_job
@@ -52,19 +53,22 @@ def store_path(run_dir: str | Path, slide_id: str) -> Path:
     return Path(run_dir) / "slides" / f"{slide_id}.zarr"
 
 
-def open_case(run_dir: str, run_key: str, slide_id: str) -> Slide:
-    """A slide of a run, opened once per process, and again when its file was replaced."""
+def open_case(run_dir: str, run_key: str, slide_id: str, reader: str | None = None) -> Slide:
+    """A slide of a run, opened once per process, and again when its file was replaced.
+
+    Without ``reader``, which is known once the slide is prepared, the file is looked at in a process of its own first.
+    """
     job = load_job(run_dir, run_key)
     case = job.case(slide_id)
     if case.refused:
         raise UnsupportedFormatError(case.refused)
     file = locate(case.path)
     stamp = (s.st_ino, s.st_size, s.st_mtime_ns) if file.exists() and (s := file.stat()) else ()
-    return _open_case(case.path, case.mpp, case.mpp_source, case.focal_plane, job.icc, job.reader, stamp)
+    return _open_case(case.path, case.mpp, case.mpp_source, case.focal_plane, job.icc, reader or admit(case.path, job.reader), stamp)
 
 
 @lru_cache(maxsize=4)
-def _open_case(path: str, mpp: float | None, mpp_source: str, focal_plane: str | None, icc: str, reader: str | None, stamp: tuple[int, ...]) -> Slide:
+def _open_case(path: str, mpp: float | None, mpp_source: str, focal_plane: str | None, icc: str, reader: str, stamp: tuple[int, ...]) -> Slide:
     return Slide(path, mpp=mpp, mpp_source=mpp_source, reader=reader, focal_plane=focal_plane, icc=icc)
 
 
@@ -83,6 +87,7 @@ def prepare_slide(run_dir: str, run_key: str, slide_id: str) -> dict[str, Any]:
     path = store_path(run_dir, slide_id)
     clock = Clock()
     with clock("digest"):
+        check_digest(slide, job.case(slide_id).expect_sha256)
         facts = _slide_facts(slide)
     survey_key = digest_of([SURVEY_VERSION, SCHEMA, facts, stain_key(job), job.pixels.model_dump() if job.pixels else None])
     grids, refused = _model_grids(slide, job)
@@ -101,6 +106,20 @@ def prepare_slide(run_dir: str, run_key: str, slide_id: str) -> dict[str, Any]:
         write_group(path, {"wsikit": attributes})
         commit_layout(path, laid or {})
     return {"blocks": len(load_plan(str(path), digest_of(attributes)).work()), "seconds": clock.seconds}
+
+
+def check_digest(slide: Slide, expected: str) -> None:
+    """Is it the file that was promised? Without a promise, any is.
+
+    Raises
+    ------
+    DigestMismatchError
+        No.
+    """
+    if expected and slide.digest != expected:
+        raise DigestMismatchError(
+            f"{slide.path}: its SHA-256 is {slide.digest} and not {expected} as expected; it is another file or was changed, copy it again from the scanner"
+        )
 
 
 def clear_slide(path: Path) -> None:

@@ -22,7 +22,7 @@ from wsikit.store.receipts import digests
 
 TABLES = ("slides.csv", "patients.csv")
 SLIDE_COLUMNS = (
-    *("slide_id", "path", "status", "reason", "reader", "mpp", "mpp_y", "mpp_source"),
+    *("slide_id", "path", "status", "reason", "reader", "mpp", "mpp_y", "mpp_source", "sha256"),
     *("tissue_mm2", "n_tiles", "pen_share", "fold_share", "blurred_share"),
 )
 FORMULA = ("=", "+", "-", "@", "\t")  # how a cell begins that a spreadsheet would compute
@@ -93,7 +93,13 @@ def _slide_row(path: str, patient: str, result: Mapping[str, Any], names: Sequen
     row |= {"path": path, "patient": patient} | _flaws(result)
     if "slide" in result:
         mpp = result["slide"]["mpp"]
-        row |= {"reader": result["slide"]["reader"], "mpp": mpp[0], "mpp_y": mpp[1], "mpp_source": result["slide"]["mpp_source"]}
+        row |= {
+            "reader": result["slide"]["reader"],
+            "mpp": mpp[0],
+            "mpp_y": mpp[1],
+            "mpp_source": result["slide"]["mpp_source"],
+            "sha256": result["slide"]["digest"],
+        }
     for name in names:
         row |= _pipeline_cells(name, result["pipelines"].get(name) or {"status": "failed", "reason": result["reason"]})
     return row

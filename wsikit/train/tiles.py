@@ -11,7 +11,7 @@ import numpy as np
 from wsikit.cut import normalise
 from wsikit.grid import Raster, TileGrid
 from wsikit.models._card import Card
-from wsikit.slide import Slide
+from wsikit.slide import Slide, open_slide
 from wsikit.stain import StainFit
 from wsikit.survey import Survey, survey
 
@@ -34,7 +34,7 @@ class Look:
         SlideError
             The slide cannot be used.
         """
-        slide = Slide(path, mpp=mpp, mpp_source="csv")
+        slide = open_slide(path, mpp=mpp, mpp_source="csv")
         found = survey(slide, card.stain)
         return cls(slide, slide.raster(card.mpp), found, found.stain)
 

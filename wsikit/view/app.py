@@ -9,7 +9,7 @@ from typing import Any
 import napari
 
 from wsikit.errors import StoreMismatchError
-from wsikit.slide import Slide
+from wsikit.slide import open_slide
 from wsikit.store import open_store
 from wsikit.view.layers import headline, slide_layers, store_layers
 
@@ -31,7 +31,7 @@ def open_viewer(paths: Sequence[Path], *, show: bool = True) -> Any:
             layers += store_layers(store)
             text = headline(path, store.result)
         else:
-            layers += slide_layers(Slide(path))
+            layers += slide_layers(open_slide(path))
     viewer: Any = napari.Viewer(title="wsikit", show=show)
     viewer.text_overlay.text = text
     for data, options, kind in layers:

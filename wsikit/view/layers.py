@@ -13,7 +13,7 @@ from napari.utils import Colormap
 
 from wsikit.geometry import Level, Region, Size
 from wsikit.overlay.picture import colours, heat_top
-from wsikit.slide import Slide
+from wsikit.slide import Slide, open_slide
 from wsikit.store import LABELS, Overlay, SlideStore
 from wsikit.store.image import Placement
 
@@ -71,7 +71,7 @@ def find_slide(store: SlideStore) -> Slide | None:
     try:
         cases = json.loads(run.read_text())["job"]["slides"]
         case = next(c for c in cases if c["slide_id"] == store.slide_id)
-        slide = Slide(case["path"], mpp=case["mpp"], mpp_source=case["mpp_source"], focal_plane=case.get("focal_plane"))
+        slide = open_slide(case["path"], mpp=case["mpp"], mpp_source=case["mpp_source"], focal_plane=case.get("focal_plane"))
     except (OSError, ValueError, KeyError, StopIteration):
         return None
     return slide if slide.size == Size(*store.attributes["slide"]["size"]) and slide.mpp == store.mpp else None

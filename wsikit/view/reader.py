@@ -8,7 +8,7 @@ from typing import Any
 
 from wsikit.errors import WsikitError
 from wsikit.readers import find_reader
-from wsikit.slide import Slide
+from wsikit.slide import open_slide
 from wsikit.store import open_store
 from wsikit.view.layers import slide_layers, store_layers
 
@@ -37,5 +37,5 @@ def read_layers(path: str | list[str]) -> list[LayerData]:
     """
     layers: list[LayerData] = []
     for p in map(Path, path if isinstance(path, list) else [path]):
-        layers += store_layers(open_store(p)) if p.suffix == ".zarr" else slide_layers(Slide(p))
+        layers += store_layers(open_store(p)) if p.suffix == ".zarr" else slide_layers(open_slide(p))
     return layers
