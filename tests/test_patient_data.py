@@ -92,7 +92,7 @@ def test_no_output_has_a_name(planted: Callable[[str], Path], tmp_path: Path, ca
     paths = [planted(name) for name in FORMATS]
     out = tmp_path / "out"
     told = [here(capfd, "info", path, *more) for path in paths for more in ((), ("--json",))]
-    told.append(here(capfd, "doctor", *paths, "--json"))
+    told.append(here(capfd, "doctor", *paths, "--json", "--no-estimate"))
     told.append(wsikit("score", *paths, "-o", out, "--pipeline", "sts-subtype", "--keep-tiles", "--workers", 0, "--debug", cwd=tmp_path))
     verbs = [("report", out), ("export", out, "--to", "geojson"), ("export", out, "--to", "hdf5"), ("aggregate", out), ("verify", out)]
     told += [here(capfd, *verb) for verb in verbs]

@@ -17,6 +17,7 @@ import pytest
 
 import wsikit as wk
 from wsikit.run import Run
+from wsikit.run.cases import find_cases
 
 
 def bytes_of(folder: Path) -> dict[str, bytes]:
@@ -143,22 +144,29 @@ def test_info_says_why_there_is_no_mpp(cli: Any, junk: Path) -> None:
     assert facts["mpp_refusal"]
 
 
-def test_doctor_looks_at_an_archive(cli: Any, small: Path, junk: Path) -> None:
-    assert cli("doctor", small).code == 0
-    rows = {r["slide_id"]: r for r in cli("doctor", small, junk, "--json").json}
-    assert rows["small"] == {
-        "slide_id": "small", "path": str(small), "verdict": "ok", "reader": rows["small"]["reader"],
-        "mpp": "0.5", "mpp_source": "tiff resolution", "size": "1024 × 768",
-    }  # fmt: skip
+def test_doctor_looks_at_an_archive(cli: Any, small: Path, junk: Path, tmp_path: Path) -> None:
+    found = cli("doctor", small, junk, "--json", "--csv", tmp_path / "good.csv", "--pipeline", "sts-subtype").json
+    rows = {r["slide_id"]: r for r in found["slides"]}
+    assert (rows["small"]["verdict"], rows["small"]["mpp"], rows["small"]["size"]) == ("ok", [0.5, 0.5], [1024, 768])
     assert "truncated" in rows["cut"]["verdict"]
     assert "a text file" in rows["text"]["verdict"]
     assert "--mpp-override" in rows["unknown"]["verdict"]
-    plain = cli("doctor", small, junk)
+    expected = found["expected"]
+    assert expected["slides"] == 1
+    assert expected["tiles"]["sts-subtype"] == 4
+    assert expected["seconds"] > 0
+    assert expected["gigabytes"] > 0
+    assert "phantom" in expected["how"]
+    assert [c.slide_id for c in find_cases([tmp_path / "good.csv"])] == ["small"]
+    plain = cli("doctor", small, junk, "--no-estimate")
     assert plain.code == 1
     head, *lines = plain.out.splitlines()
-    assert head.split() == ["slide_id", "reader", "mpp", "mpp_source", "size", "verdict"]
-    for line in lines:
-        assert line.endswith(rows[line.split()[0]]["verdict"])
+    assert head.split()[:4] == ["slide_id", "reader", "mpp", "mpp_source"]
+    assert "1 of 4 slides can be scored" in lines[-1]
+    for line in lines[:4]:
+        row = rows[line.split()[0]]
+        assert line.endswith(row["verdict"].removeprefix(f"{row['path']}: "))
+    assert cli("doctor", small, "--no-estimate").code == 0
 
 
 def test_doctor_knows_the_installation(cli: Any) -> None:
