@@ -11,7 +11,7 @@ import numpy as np
 
 from wsikit.errors import LabelsError, UsageError
 from wsikit.evaluate_survival import evaluate_survival
-from wsikit.metrics import DetectionScore, Interval, balanced_accuracy, bootstrap, confusion, match_detections
+from wsikit.metrics import DetectionScore, balanced_accuracy, bootstrap, confusion, match_detections
 from wsikit.models import Card, find_model, read_card
 from wsikit.run import Run, score
 from wsikit.store.durable import write_atomic
@@ -22,7 +22,7 @@ from wsikit.train.tasks import read_points
 def evaluate_model(model: str, labels: Path, out: Path, workers: int | None = 0, features: Path | None = None) -> dict[str, Any]:
     """The metrics of a classifier (per slide) or a detector (pooled points) on labelled slides, or of a survival model on patients.
 
-    ``features`` is the run that scored the patients' slides, for a survival model.
+    Metrics with an interval are `wsikit.metrics.Interval`. ``features`` is the run that scored the patients' slides, for a survival model.
 
     Raises
     ------
@@ -78,8 +78,8 @@ def _classifier(card: Card, folder: Path, labels: Path, out: Path, workers: int 
         "patients": len(set(patients)),
         "failed": len(items) - len(kept),
         "withheld": called.count(""),
-        "accuracy (withheld counts as wrong)": _text(bootstrap(lambda rows: float(right[rows].mean()), patients)),
-        "balanced accuracy": _text(bootstrap(balanced, patients)),
+        "accuracy (withheld counts as wrong)": bootstrap(lambda rows: float(right[rows].mean()), patients),
+        "balanced accuracy": bootstrap(balanced, patients),
         "classes": card.classes,
         "confusion (last column: withheld)": confusion(truth, called, card.classes).tolist(),
     }
@@ -108,9 +108,5 @@ def _detector(card: Card, folder: Path, labels: Path, out: Path, workers: int | 
     facts: dict[str, Any] = {"slides": len(scores), "patients": len(set(patients)), "failed": len(slides) - len(scores), "radius_um": 7.5}
     facts |= {"tp": total.tp, "fp": total.fp, "fn": total.fn, "threshold": card.detection.threshold}
     for name in ("precision", "recall", "f1"):
-        facts[name] = _text(bootstrap(lambda rows, name=name: getattr(pooled(rows), name), patients))  # type: ignore[misc]
+        facts[name] = bootstrap(lambda rows, name=name: getattr(pooled(rows), name), patients)  # type: ignore[misc]
     return facts
-
-
-def _text(i: Interval) -> str:
-    return str(i)

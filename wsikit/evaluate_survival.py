@@ -91,7 +91,7 @@ def _scores(model: CoxRisk, follow: FollowUp, answers: list[dict[str, Any]], dra
 
     def add(name: str, statistic: Any) -> None:
         with np.errstate(divide="ignore", invalid="ignore"):
-            out[name] = str(resample(statistic, follow, draws))
+            out[name] = resample(statistic, follow, draws)
 
     add("c_index", lambda rows: concordance_index(time[rows], event[rows], risk[rows]).c_index)
     add("uno_c", lambda rows: uno_c(follow, follow.take(rows), risk[rows], float(np.quantile(time, 0.8))))

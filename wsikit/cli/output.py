@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, is_dataclass
 from typing import Annotated, Any
 
 import typer
@@ -12,8 +14,18 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 
 def show_json(value: Any) -> None:
-    """Print JSON."""
-    typer.echo(json.dumps(value, indent=1, ensure_ascii=False))
+    """Print JSON; a number with its interval becomes an object, and one that has no value null."""
+    typer.echo(json.dumps(_plain(value), indent=1, ensure_ascii=False, allow_nan=False))
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        return _plain(asdict(value))
+    if isinstance(value, Mapping):
+        return {k: _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def show_facts(facts: Mapping[str, Any]) -> None:
