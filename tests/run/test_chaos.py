@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
@@ -86,16 +87,25 @@ def wait_a_while(run: subprocess.Popen[bytes], folder: Path, rng: random.Random)
     return run.poll() is None
 
 
+def is_worker(process: psutil.Process) -> bool:
+    """Whether a process is one of dask's; one that just died is none."""
+    try:
+        return "spawn_main" in " ".join(process.cmdline())
+    except psutil.Error:
+        return False
+
+
 def kill_something(run: subprocess.Popen[bytes], rng: random.Random) -> tuple[str, int]:
     """Kill -9 of one worker, of the command with its scheduler, or of all; says which, and how many workers that ended."""
-    workers = [p for p in psutil.Process(run.pid).children(recursive=True) if "spawn_main" in " ".join(p.cmdline())]
+    workers = [p for p in psutil.Process(run.pid).children(recursive=True) if is_worker(p)]
     kind = rng.choice(["worker", "command", "everything"]) if workers else "everything"
     if kind == "worker":
-        os.kill(rng.choice(workers).pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(rng.choice(workers).pid, signal.SIGKILL)
     elif kind == "command":
         os.kill(run.pid, signal.SIGKILL)
         psutil.wait_procs(workers, timeout=60)
-        assert not [p for p in workers if p.is_running() and p.status() != psutil.STATUS_ZOMBIE], "workers end with their command"
+        assert not [p for p in workers if is_worker(p)], "workers end with their command"
     else:
         os.killpg(run.pid, signal.SIGKILL)
     return kind, 1 if kind == "worker" else len(workers)
