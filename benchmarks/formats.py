@@ -278,7 +278,8 @@ MRXS, SVSlide, Trestle and NDPI of brightfield go through OpenSlide, CZI with JP
 here is small enough, and no writer makes one. iSyntax needs the maker's library or a package for which
 there is no file to try it on. Olympus VSI keeps its slide in `.ets` files: of the packages that read them, slideio 2.10 gives all-black pixels without an
 error for the JPEG 2000 file above, and bioio-vsi 0.1 reads it but no RGB slide could be tried, so VSI is refused with what to do. `s3://`, `gs://` and
-`https://` are tested with a web server on the same machine and with fsspec's memory (`tests/readers/test_remote.py`), not against a cloud.
+`https://` are tested with a web server on the same machine and with fsspec's memory (`tests/readers/test_remote.py`), and were tried by hand with an S3 server
+(moto 5, on the same machine: OME-TIFF, SVS and OME-Zarr with the pixels and digests of the disk), not against a cloud.
 """
 
 

@@ -127,6 +127,14 @@ def test_two_slides_in_a_folder(levels, tmp_path: Path) -> None:
         wk.open_slide(both)
 
 
+def test_other_slides_do_not_go_through_their_folder(made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An archive has thousands of files in one folder, and each is opened."""
+    path = tmp_path / "a.svs"
+    shutil.copy(made("aperio.svs").path, path)
+    monkeypatch.setattr(Path, "iterdir", lambda self: pytest.fail(f"{self} was gone through"))
+    assert wk.open_slide(path).reader == "native"
+
+
 @pytest.mark.parametrize("sparse", [True, False])
 def test_a_missing_part_of_a_concatenation_is_told(sparse: bool, levels, tmp_path: Path) -> None:
     """A sparse slide would have white where the missing frames are."""

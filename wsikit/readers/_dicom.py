@@ -20,6 +20,7 @@ _BASELINE_JPEG = "1.2.840.10008.1.2.4.50"
 _FIRST_FRAME = 65536  # bytes that surely hold a JPEG's headers
 _RGB, _YCBCR = "RGB", "YCbCr"
 UNSURE = "maybe YCbCr"
+_NO_SLIDE = "no whole-slide image in DICOM (it may be a label, a report or an image of another kind)"
 
 
 @dataclass(frozen=True)
@@ -143,19 +144,17 @@ def series_of(path: Path) -> list[Instance]:
     DamagedSlideError
         A part of a concatenation is missing.
     """
-    folder = path if path.is_dir() else path.parent
+    own = None if path.is_dir() else instance(path)
+    if not path.is_dir() and (own is None or own.sop_class != WHOLE_SLIDE):  # before its folder is gone through, which may hold thousands of others
+        raise UnsupportedFormatError(f"{path}: {_NO_SLIDE}")
+    folder = path.parent if own else path
     found = [i for p in sorted(folder.iterdir()) if p.is_file() and (i := instance(p)) and i.sop_class == WHOLE_SLIDE]
-    if path.is_dir():
-        slides = sorted({i.series for i in found if i.is_volume})
-        if len(slides) > 1:
-            raise UnsupportedFormatError(f"{path}: holds {len(slides)} DICOM slides; name one file of the one that is meant")
-        wanted = slides[0] if slides else ""
-    else:
-        own = instance(path)
-        wanted = own.series if own and own.sop_class == WHOLE_SLIDE else ""
-    mine = [i for i in found if i.series == wanted and wanted]
+    slides = [own.series] if own else sorted({i.series for i in found if i.is_volume})
+    if len(slides) > 1:
+        raise UnsupportedFormatError(f"{path}: holds {len(slides)} DICOM slides; name one file of the one that is meant")
+    mine = [i for i in found if [i.series] == slides]
     if not any(i.is_volume for i in mine):
-        raise UnsupportedFormatError(f"{path}: no whole-slide image in DICOM (it may be a label, a report or an image of another kind)")
+        raise UnsupportedFormatError(f"{path}: {_NO_SLIDE}")
     _require_parts(mine, path)
     return mine
 
