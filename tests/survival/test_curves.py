@@ -100,6 +100,15 @@ def test_aalen_johansen_is_that_of_scikit_survival(competing: tuple[np.ndarray, 
         assert curve.high[inside] == pytest.approx(interval[which][1][inside], abs=1e-9)
 
 
+def test_incidence_has_its_interval_where_the_last_patient_is_censored_alone(competing: tuple[np.ndarray, np.ndarray]) -> None:
+    time, cause = np.r_[competing[0], 500.0], np.r_[competing[1], 0]
+    curve = aalen_johansen(time, cause, 1)
+    known = curve.value > 0
+    assert np.isfinite(curve.low).all()
+    assert ((curve.low <= curve.value) & (curve.value <= curve.high))[known].all()
+    assert curve.at_risk[-1] == 1
+
+
 def test_incidences_and_survival_are_everybody(competing: tuple[np.ndarray, np.ndarray]) -> None:
     time, cause = competing
     together = aalen_johansen(time, cause, 1).value + aalen_johansen(time, cause, 2).value + kaplan_meier(time, cause > 0).value

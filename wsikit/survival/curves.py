@@ -154,9 +154,10 @@ def aalen_johansen(time: np.ndarray, cause: np.ndarray, which: int = 1) -> Curve
 
 def _incidence_variance(f: np.ndarray, before: np.ndarray, n: np.ndarray, every: np.ndarray, d: np.ndarray) -> np.ndarray:
     """Aalen's, of the cumulative incidence at each time (Pintilie 2006, eq. 4.5)."""
+    some = (n > every) & (n > 1)  # where the last patient is at risk, nothing is left to vary
     with np.errstate(divide="ignore", invalid="ignore"):
-        a = np.where(n > every, every / ((n - 1) * (n - every)), 0.0)
-        b = np.where(n > every, before * d * (n - d) / (n * (n - every) * (n - 1)), 0.0)
+        a = np.where(some, every / ((n - 1) * (n - every)), 0.0)
+        b = np.where(some, before * d * (n - d) / (n * (n - every) * (n - 1)), 0.0)
         c = np.where(n > 1, before**2 * d * (n - d) / (n**2 * (n - 1)), 0.0)
     ahead = f[:, None] - f[None]
     past = np.tril(np.ones((len(f), len(f)), bool))
