@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-import wsidicom
-from wsidicom.codec.decoder import Decoder
 
 from wsikit.errors import DamagedSlideError, WsikitError
 from wsikit.geometry import Level, Size
@@ -16,6 +15,11 @@ from wsikit.readers import Facts, Reader
 from wsikit.readers._dicom import Instance, require_true_colours, series_of
 from wsikit.resolution import Clue
 
+if TYPE_CHECKING:
+    from wsidicom.codec.decoder import Decoder
+
+if find_spec("wsidicom") is None:
+    raise ImportError("wsidicom is not installed")
 # transfer syntaxes that OpenSlide 4.0.1 reads: native, JPEG baseline, JPEG 2000
 _OPENSLIDE = frozenset(["1.2.840.10008.1.2.1", "1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91"])
 _OPENSLIDE_COLOURS = ("RGB", "YBR_FULL_422", "YBR_ICT")
@@ -55,6 +59,8 @@ class DicomReader(Reader):
         files = series_of(path)
         self._volume = [i for i in files if i.is_volume]
         require_true_colours(self._volume, path, handled=True)
+        import wsidicom  # takes half a second to load, which slides in other formats do not need
+
         try:
             self._slide = wsidicom.WsiDicom.open([i.path for i in files])
             self._levels = list(self._slide.pyramid)
@@ -65,6 +71,8 @@ class DicomReader(Reader):
 
     def _guard_frames(self) -> None:
         """Decode frames by their own word where the header claims other colours, and refuse those that stop early."""
+        from wsidicom.codec.decoder import Decoder
+
         false = {i.photometric for i in self._volume if i.false_colours}
         for data in (part.image_data for level in self._levels for part in level.instances.values()):
             frames: Any = data

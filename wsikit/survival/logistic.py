@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import chi2
+from scipy.special import chdtrc
 
 from wsikit.errors import LabelsError
 from wsikit.survival.curves import Z95
@@ -72,7 +72,7 @@ class Logistic:
 
     def hazard_ratios(self) -> dict[str, tuple[float, float, float, float]]:
         """Odds ratio per standard deviation of each column, low, high, and Wald's p."""
-        rows = zip(self.names, self.beta, self.se, chi2.sf((self.beta / self.se) ** 2, 1), strict=True)
+        rows = zip(self.names, self.beta, self.se, chdtrc(1, (self.beta / self.se) ** 2), strict=True)
         return {n: (float(np.exp(b)), float(np.exp(b - Z95 * s)), float(np.exp(b + Z95 * s)), float(p)) for n, b, s, p in rows}
 
 

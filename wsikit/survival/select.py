@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.stats import rankdata
 
 from wsikit.survival.cox import gradient, partial_log_likelihood
 from wsikit.survival.follow_up import FollowUp
@@ -26,6 +25,8 @@ def mrmr(z: np.ndarray, follow: FollowUp, most: int) -> np.ndarray:
     """
     score = relevance(z, follow)
     score = score / max(float(score.max()), 1e-12)
+    from scipy.stats import rankdata  # takes a quarter of a second to load, which no other verb needs
+
     ranks = np.apply_along_axis(rankdata, 0, z)
     with np.errstate(invalid="ignore"):
         redundancy = np.nan_to_num(np.abs(np.atleast_2d(np.corrcoef(ranks.T))))
