@@ -18,7 +18,7 @@ import wsikit as wk
 from wsikit.errors import UsageError
 from wsikit.run.memory import BYTES_PER_PX, DRIVER_BYTES, SMALLEST_PX, WORKER_BYTES, parse_memory, share_out
 from wsikit.run.plan import BLOCK_PX
-from wsikit.testing.phantom import write_pyramid
+from wsikit.testing.phantom import Spec, make_phantom, write_pyramid
 
 GIB = 2**30
 
@@ -79,8 +79,8 @@ def peak_bytes(process: subprocess.Popen[bytes]) -> int:
 @pytest.mark.skipif(sys.platform != "linux", reason="proportional memory is told by Linux only")
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_run_stays_within_its_memory(tmp_path: Path, workers: int) -> None:
-    rng = np.random.default_rng(0)
-    field = np.kron(rng.integers(90, 220, (256, 256, 3), np.uint8), np.ones((32, 32, 1), np.uint8))
+    rgb, _ = make_phantom(Spec(4, "LMS", 1024, 1024))
+    field = np.tile(rgb, (8, 8, 1))
     write_pyramid(tmp_path / "large.tif", field, 0.5)
     command = ["tile", str(tmp_path / "large.tif"), "-o", str(tmp_path / "run"), "--memory", f"{900 * workers}MiB", "--workers", str(workers)]
     process = subprocess.Popen([sys.executable, "-m", "wsikit", *command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
