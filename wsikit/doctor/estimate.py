@@ -101,7 +101,7 @@ def estimate(rows: Sequence[Mapping[str, Any]], speed: Speed, cards: Mapping[str
         "tiles": tiles,
         "seconds": round(wall if usable else 0.0, 1),
         "hours": round(wall / 3600 if usable else 0.0, 3),
-        "gigabytes": round((mm2 * speed.bytes_per_mm2 + len(usable) * speed.bytes_per_slide) / 1e9, 3),
+        "gigabytes": round((mm2 * speed.bytes_per_mm2 + len(usable) * speed.bytes_per_slide) / 1e9, 6),
         "workers": speed.workers,
         "how": HOW,
     }

@@ -67,6 +67,12 @@ class OpenSlideReader(Reader):
     @property
     def facts(self) -> Facts:
         """Levels, resolution clues and allow-listed properties."""
+        try:
+            return self._facts()
+        except openslide.OpenSlideError as e:  # one error makes every later call fail
+            raise DamagedSlideError(f"{self._path}: OpenSlide cannot read it ({said(e)}); copy it again from the scanner") from e
+
+    def _facts(self) -> Facts:
         s, p = self._slide, self._slide.properties
         w, h = s.dimensions
         levels = tuple(Level(i, Size(*size), (w / size[0], h / size[1])) for i, size in enumerate(s.level_dimensions))

@@ -17,9 +17,11 @@ from wsikit.errors import DigestMismatchError, ResolutionMismatchError, StoreMis
 from wsikit.gate import admit
 from wsikit.grid import Raster, TileGrid
 from wsikit.location import locate
+from wsikit.readers._container import missing_tiles
 from wsikit.run.job import Job, load_job
 from wsikit.run.labels import write_labels
 from wsikit.run.ledger import commit_layout, layout
+from wsikit.run.missing import check_missing
 from wsikit.run.plan import (
     BLOCK_LEVELS,
     PIXELS,
@@ -98,6 +100,7 @@ def prepare_slide(run_dir: str, run_key: str, slide_id: str) -> dict[str, Any]:
         laid = None
         with clock("survey"):
             found = survey(slide, job.stain, job.stain_target, any_stain=job.any_stain)
+            check_missing(slide, found)
         old = _lay_out(path, _layouts(slide, job, grids), job, found, facts, survey_key)
     with_stains = old | {"model_stains": model_stains(slide, path, job, old)}
     stages = {k: v for k, v in sorted((old["stages"] | _stages(job, grids, with_stains)).items()) if k not in refused}
@@ -152,6 +155,7 @@ def _slide_facts(slide: Slide) -> dict[str, Any]:
         "warnings": list(slide.warnings),
         "levels": [list(level.size) for level in slide.levels],
         "phantom": slide.is_phantom,
+        "missing_tiles": len(missing_tiles(slide.path)),
     }
 
 

@@ -1,0 +1,64 @@
+"""Tiles that a file has no bytes of: glass is counted, lost tissue refused, whichever level it is lost from."""
+
+from __future__ import annotations
+
+import csv
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+
+import wsikit as wk
+from wsikit.readers._container import missing_tiles
+from wsikit.testing.phantom import Spec, make_phantom, write_pyramid
+
+SIDE = 1536
+
+
+@pytest.fixture(scope="module")
+def picture() -> np.ndarray:
+    return make_phantom(Spec(8, "LMS", SIDE, SIDE))[0]
+
+
+def without(path: Path, page: int, index: int) -> Path:
+    """The file with one tile's size set to 0."""
+    with tifffile.TiffFile(path) as tif:
+        at = tif.pages[page].tags["TileByteCounts"].valueoffset
+    data = bytearray(path.read_bytes())
+    struct.pack_into("<I", data, at + 4 * index, 0)
+    path.write_bytes(data)
+    return path
+
+
+def slide(path: Path, rgb: np.ndarray, levels: bool) -> Path:
+    if levels:
+        write_pyramid(path, rgb, 0.5)
+    else:
+        options = {"tile": (256, 256), "photometric": "rgb", "compression": "jpeg", "metadata": None, "resolutionunit": "CENTIMETER"}
+        tifffile.imwrite(path, rgb, resolution=(2e4, 2e4), **options)
+    return path
+
+
+MIDDLE, CORNER = 3 * (SIDE // 256) + 3, 0
+
+
+@pytest.mark.parametrize(("levels", "page", "index"), [(True, 0, MIDDLE), (False, 0, MIDDLE), (True, 1, 4)])
+def test_tissue_that_is_missing_is_refused(levels: bool, page: int, index: int, picture: np.ndarray, tmp_path: Path) -> None:
+    path = without(slide(tmp_path / "a.tif", picture, levels), page, index)
+    assert len(missing_tiles(path)) == 1
+    run = wk.score([path], tmp_path / "run", ["sts-subtype"])
+    size = 256 * 2**page
+    assert f"1 tiles in the tissue are missing from the file, the first of {size} × {size} px at x " in run.failed["a"]
+
+
+def test_glass_that_is_missing_is_counted(picture: np.ndarray, tmp_path: Path) -> None:
+    rgb = picture.copy()
+    rgb[:300, :300] = 243
+    path = without(slide(tmp_path / "a.tif", rgb, True), 0, CORNER)
+    run = wk.score([path], tmp_path / "run", ["sts-subtype"])
+    assert run.failed == {}
+    assert run.results["a"]["slide"]["missing_tiles"] == 1
+    (row,) = csv.DictReader((run.folder / "slides.csv").open())
+    assert row["missing_tiles"] == "1"
