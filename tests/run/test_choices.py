@@ -33,24 +33,20 @@ def tissue() -> np.ndarray:
 class Bounded(ArrayReader):
     """As MRXS and SCN are: a canvas that is mostly nothing, and bounds that say where something is."""
 
-    name = "bounded"
-
-    @classmethod
-    def accepts(cls, path: Path) -> int:
-        """Over the array's."""
-        return 99 if path.suffix == ".npy" and "bounded" in path.stem else 0
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._bounds = BOUNDS if path.stem == "bounded" else None
 
     @property
     def facts(self) -> Facts:
         """With bounds."""
-        found = super().facts
-        return Facts(vendor="mirax", levels=found.levels, bounds=BOUNDS, properties={"wsikit.phantom": "1"})
+        return Facts(vendor="mirax", levels=super().facts.levels, bounds=self._bounds, properties={"wsikit.phantom": "1"})
 
 
 @pytest.fixture
 def bounded(tissue: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The tissue far from the corner of a larger, white canvas."""
-    monkeypatch.setitem(registry(), "bounded", Bounded)
+    monkeypatch.setitem(registry(), "array", Bounded)
     canvas = np.full((2400, 3600, 3), 255, np.uint8)
     canvas[BOUNDS.y : BOUNDS.y1, BOUNDS.x : BOUNDS.x1] = tissue
     np.save(tmp_path / "bounded.npy", canvas)
