@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import shutil
+import subprocess
 from html.parser import HTMLParser
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from wsikit import RESEARCH_USE_ONLY
 from wsikit.errors import StoreMismatchError
 from wsikit.report import answer, write_reports
+from wsikit.report.pictures import hotspot_picture, top_tiles
+from wsikit.report.summary import distribution
 from wsikit.run import Run
 
 EVIL = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>{{ 7 * 7 }}"
-HERE = {"html", "head", "meta", "title", "style", "body", "p", "a", "h1", "h2", "div", "table", "thead", "tbody", "tr", "th", "td", "img", "code"}
+HERE = {"html", "head", "meta", "title", "style", "body", "p", "a", "h1", "h2", "div", "table", "thead", "tbody", "tr", "th", "td", "img", "code",
+        "h3", "section", "figure", "figcaption", "span", "input", "label"}  # fmt: skip
 
 
 class Page(HTMLParser):
@@ -82,7 +90,7 @@ def test_pages_load_nothing_and_say_research_use_only(scored: Run, tmp_path: Pat
     for page in pages(folder).values():
         for key, value in page.attributes:
             if key in ("src", "href", "action", "data", "poster"):
-                assert value.startswith("data:image/png;base64,") or value in {"index.html", "evil.html", "failed.html"}
+                assert value.startswith(("data:image/png;base64,", "data:image/jpeg;base64,")) or value in {"index.html", "evil.html", "failed.html"}
         assert ("http-equiv", "Content-Security-Policy") in page.attributes
         assert ("content", "default-src 'none'; img-src data:; style-src 'unsafe-inline'") in page.attributes
         assert "url(" not in page.text
@@ -106,6 +114,105 @@ def test_a_real_run_is_reported_with_its_numbers_and_its_picture(scored: Run, tm
         assert answer(pipeline) in page.text
         assert answer(pipeline) in found["index.html"].text
         assert result["provenance"]["models"][name]["digest"][:16] in page.text
+
+
+def test_the_hotspot_and_the_tiles_are_pictures_of_the_kept_pixels(scored: Run, tmp_path: Path) -> None:
+    store, result = scored.store("lms"), scored.results["lms"]["pipelines"]
+    spot = hotspot_picture(store, "mitosis", result["mitosis"])
+    assert spot is not None
+    assert f"{result['mitosis']['hotspot']['count']} counted mitoses" in spot.alt
+    shown = np.asarray(Image.open(BytesIO(base64.b64decode(spot.source.split(",")[1]))))
+    h = result["mitosis"]["hotspot"]
+    pad = 0.05 * max(h["w"], h["h"])
+    scale = shown.shape[1] / (min(2560, h["x"] + h["w"] + pad) - max(0, h["x"] - pad))
+    table = store.tables()["mitosis"]
+    for x, y in (table["position"][table["score"] >= 0.5] - (max(0, h["x"] - pad), max(0, h["y"] - pad))) * scale:
+        ring = 24 * scale
+        around = shown[int(y), [round(x - ring), round(x + ring)]].mean(-1)
+        assert around.min() < 90, "a ring around each"
+    tiles = top_tiles(store, "sts-subtype", result["sts-subtype"])
+    p = store.tables()["sts-subtype"]["probability"][:, 1]
+    assert [t.caption.split()[0] for t in tiles] == [f"{v:.2f}" for v in sorted(p, reverse=True)[:8]]
+    withheld = {"status": "abstained", "reason": "x", "hotspot": h, "call": "LMS"}
+    assert hotspot_picture(store, "mitosis", withheld) is None
+    assert top_tiles(store, "sts-subtype", withheld) == []
+
+
+def test_a_damaged_store_leaves_the_rest_of_the_page(scored: Run, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(scored.folder, tmp_path / "run", ignore=shutil.ignore_patterns("*.parts", "reports")))
+    shutil.rmtree(folder / "slides/lms.zarr/tables/mitosis/position/c")
+    write_reports(folder)
+    page = pages(folder)["lms.html"]
+    assert "No pictures of the hotspot and of tiles" in page.text
+    assert answer(scored.results["lms"]["pipelines"]["sts-subtype"]) in page.text
+
+
+def test_every_picture_has_words_and_every_field_a_label(scored: Run, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(scored.folder, tmp_path / "run", ignore=shutil.ignore_patterns("*.parts", "reports")))
+    write_reports(folder)
+    page = pages(folder)["lms.html"]
+    assert page.tags.count("img") == len([v for k, v in page.attributes if k == "alt" and v]) > 10
+    assert page.tags.count("input") == page.tags.count("label") == 1
+
+
+def contrast(a: str, b: str) -> float:
+    """WCAG's contrast of two colours."""
+
+    def luminance(text: str) -> float:
+        h = text.lstrip("#")
+        rgb = np.array([int(h[i : i + 2], 16) for i in (0, 2, 4)] if len(h) == 6 else [int(c * 2, 16) for c in h]) / 255
+        linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+        return float(linear @ [0.2126, 0.7152, 0.0722])
+
+    light, dark = sorted((luminance(a), luminance(b)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
+
+
+def test_text_can_be_read_light_dark_and_printed(scored: Run, tmp_path: Path) -> None:
+    folder = hostile_run(scored, tmp_path / "run")
+    write_reports(folder)
+    css = (folder / "reports/index.html").read_text().split("<style>")[1].split("</style>")[0]
+    themes = [dict(re.findall(r"--(\w+): (#\w+);", block)) for block in re.findall(r":root \{([^}]*)\}", css)]
+    assert len(themes) == 3
+    for theme in themes:
+        for name in ("ink", "soft", "bar", "warn", "bad", "good"):
+            for behind in ("paper", "card"):
+                assert contrast(theme[name], theme[behind]) >= 4.5, (name, behind)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [([0.0, 3.9], [("0–1/mm²", 1), ("1–2/mm²", 0), ("2–3/mm²", 0), ("3–4/mm²", 1)]), ([0.0], [("0–1/mm²", 1)]), ([600.0, 90.0], None)],
+)
+def test_counts_are_put_into_ranges(values: list[float], expected: list[tuple[str, int]] | None) -> None:
+    answers = [{"status": "ok", "per_mm2": v, "hotspot": {"per_mm2": v}} for v in values]
+    results = [{"status": "ok", "pipelines": {"m": a}} for a in [*answers, {"status": "abstained"}]] + [{"status": "failed", "pipelines": {}}]
+    found = distribution("m", results)
+    assert found[-1] == ("abstained", 1)
+    assert sum(n for _, n in found) == len(values) + 1
+    if expected:
+        assert found[:-1] == expected
+
+
+@pytest.mark.skipif(not shutil.which("chromium"), reason="needs Chromium")
+def test_chromium_shows_and_prints_the_page(scored: Run, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(scored.folder, tmp_path / "run", ignore=shutil.ignore_patterns("*.parts", "reports")))
+    write_reports(folder)
+    page = (folder / "reports/lms.html").as_uri()
+    quiet = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}", "--window-size=1000,900"]
+
+    def chromium(*arguments: str) -> None:
+        subprocess.run([*quiet, *arguments, page], check=True, capture_output=True, timeout=120)
+
+    corner = []
+    for scheme in (1, 0):  # light, dark
+        picture = tmp_path / f"{scheme}.png"
+        chromium(f"--blink-settings=preferredColorScheme={scheme}", f"--screenshot={picture}")
+        corner.append(np.asarray(Image.open(picture).convert("L"))[2, 2])
+    assert corner[0] > 240
+    assert corner[1] < 40
+    chromium("--no-pdf-header-footer", f"--print-to-pdf={tmp_path / 'a.pdf'}")
+    assert (tmp_path / "a.pdf").read_bytes().startswith(b"%PDF")
 
 
 def test_answers_in_words() -> None:

@@ -59,6 +59,28 @@ def overview(store: SlideStore, side_px: int = SIDE_PX) -> tuple[np.ndarray, Pla
     return rgb, place
 
 
+def extent_px(place: Placement, shape: tuple[int, ...], mpp: tuple[float, float]) -> tuple[float, float, float, float]:
+    """Left, right, bottom and top edges of an image (H, W) in level-0 px."""
+    step = [s / m for s, m in zip(place.scale, mpp, strict=True)]
+    start = [t / m + 0.5 - s / 2 for t, m, s in zip(place.translation, mpp, step, strict=True)]
+    return (start[0], start[0] + shape[1] * step[0], start[1] + shape[0] * step[1], start[1])
+
+
+def window(store: SlideStore, box: tuple[float, float, float, float], max_px: int) -> tuple[np.ndarray, tuple[float, float, float, float]]:
+    """A part of the slide (left, top, right, bottom in level-0 px) from the finest level that shows it in ``max_px``: uint8 (H, W, 3), its `extent_px`."""
+    for array, place in store.levels():
+        left, _, _, top = extent_px(place, array.shape[1:], store.mpp)
+        step = [s / m for s, m in zip(place.scale, store.mpp, strict=True)]
+        x0, x1 = ((v - left) / step[0] for v in (box[0], box[2]))
+        y0, y1 = ((v - top) / step[1] for v in (box[1], box[3]))
+        if max(x1 - x0, y1 - y0) <= max_px:
+            break
+    c0, r0 = max(0, int(x0)), max(0, int(y0))
+    c1, r1 = min(array.shape[2], int(np.ceil(x1))), min(array.shape[1], int(np.ceil(y1)))
+    rgb = np.moveaxis(np.asarray(array[:, r0:r1, c0:c1]), 0, -1)
+    return rgb, (left + c0 * step[0], left + c1 * step[0], top + r1 * step[1], top + r0 * step[1])
+
+
 def blend(rgb: np.ndarray, place: Placement, heat: Overlay, channel: int, opacity: float = 0.55) -> np.ndarray:
     """A channel of a heat map over a picture, each placed by its µm: uint8 (H, W, 3)."""
     sampled, shown = _sample(heat.values[channel], heat.placement, rgb, place)

@@ -10,11 +10,10 @@ import numpy as np
 from wsikit.errors import StoreError, UsageError
 from wsikit.geometry import Region
 from wsikit.grid import TileGrid
-from wsikit.overlay.picture import heat_top, main_channel, overview
+from wsikit.overlay.picture import extent_px, heat_top, main_channel, overview, window
 from wsikit.plot.axes import axes_or_new, note, scale_bar
 from wsikit.slide import Slide
 from wsikit.store import SlideStore
-from wsikit.store.image import Placement
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -51,7 +50,7 @@ def thumbnail(source: Slide | SlideStore, ax: Axes | None = None, *, tiles: Tile
         extent = (0.0, float(source.size.w), float(source.size.h), 0.0)
     else:
         rgb, place = overview(source, side_px)
-        mpp, extent = source.mpp, _extent(place, rgb.shape[:2], source.mpp)
+        mpp, extent = source.mpp, extent_px(place, rgb.shape[:2], source.mpp)
     _show(ax, rgb, extent, mpp)
     if tiles is not None:
         origin, size = _boxes(tiles)
@@ -86,7 +85,7 @@ def heat_map(store: SlideStore, pipeline: str, ax: Axes | None = None, *, channe
     which = heat.channels.index(channel) if channel else main_channel(heat, result)
     ax = thumbnail(store, ax)
     values = heat.values[which]
-    extent = _extent(heat.placement, values.shape, store.mpp)
+    extent = extent_px(heat.placement, values.shape, store.mpp)
     limits = ax.get_xlim(), ax.get_ylim()
     if result["status"] == "ok":
         image = ax.imshow(values, extent=extent, vmin=0, vmax=heat_top(values), cmap="viridis", alpha=opacity, interpolation="nearest")
@@ -128,8 +127,8 @@ def hotspot(store: SlideStore, pipeline: str = "mitosis", ax: Axes | None = None
         raise StoreError(f"{store.path}: no hotspot of '{pipeline}' ({result['status']}: {result['reason'] or 'the slide has no tissue'})")
     ax = axes_or_new(ax)
     pad = margin * max(spot["w"], spot["h"])
-    window = (spot["x"] - pad, spot["y"] - pad, spot["x"] + spot["w"] + pad, spot["y"] + spot["h"] + pad)
-    rgb, extent = _from_slide(slide, window) if slide else _from_store(store, window)
+    box = (spot["x"] - pad, spot["y"] - pad, spot["x"] + spot["w"] + pad, spot["y"] + spot["h"] + pad)
+    rgb, extent = _from_slide(slide, box) if slide else window(store, box, _MAX_PX)
     _show(ax, rgb, extent, store.mpp)
     ax.add_patch(Rectangle((spot["x"], spot["y"]), spot["w"], spot["h"], fill=False, ec="#E69F00", lw=2))
     _mark(ax, store.tables()[pipeline], np.float32(result["threshold"]), extent)
@@ -145,13 +144,6 @@ def _show(ax: Axes, rgb: np.ndarray, extent: tuple[float, float, float, float], 
     note(ax, above=False)
 
 
-def _extent(place: Placement, shape: tuple[int, ...], mpp: tuple[float, float]) -> tuple[float, float, float, float]:
-    """Left, right, bottom and top edges of an image (H, W) in level-0 px."""
-    step = [s / m for s, m in zip(place.scale, mpp, strict=True)]
-    start = [t / m + 0.5 - s / 2 for t, m, s in zip(place.translation, mpp, step, strict=True)]
-    return (start[0], start[0] + shape[1] * step[0], start[1] + shape[0] * step[1], start[1])
-
-
 def _boxes(tiles: TileGrid | Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     if isinstance(tiles, TileGrid):
         origin = tiles.origins(tiles.all_cells())
@@ -164,27 +156,12 @@ def _hatch(ax: Axes, values: np.ndarray, extent: tuple[float, float, float, floa
     ax.contourf(shown, levels=[0.5, 1.5], colors="none", hatches=["////"], extent=extent, origin="upper")
 
 
-def _from_slide(slide: Slide, window: tuple[float, ...]) -> tuple[np.ndarray, tuple[float, float, float, float]]:
-    x0, y0 = (int(np.floor(v)) for v in window[:2])
-    box = Region(x0, y0, int(np.ceil(window[2])) - x0, int(np.ceil(window[3])) - y0).clip(slide.size)
+def _from_slide(slide: Slide, wanted: tuple[float, ...]) -> tuple[np.ndarray, tuple[float, float, float, float]]:
+    x0, y0 = (int(np.floor(v)) for v in wanted[:2])
+    box = Region(x0, y0, int(np.ceil(wanted[2])) - x0, int(np.ceil(wanted[3])) - y0).clip(slide.size)
     mpp = max(slide.require_mpp())
     rgb = slide.read(box, mpp=mpp * max(1.0, max(box.w, box.h) / _MAX_PX))
     return rgb, (box.x, box.x1, box.y1, box.y)
-
-
-def _from_store(store: SlideStore, window: tuple[float, ...]) -> tuple[np.ndarray, tuple[float, float, float, float]]:
-    """The finest level that shows the window in `_MAX_PX`."""
-    for array, place in store.levels():
-        left, _, _, top = _extent(place, array.shape[1:], store.mpp)
-        step = [s / m for s, m in zip(place.scale, store.mpp, strict=True)]
-        x0, x1 = ((v - left) / step[0] for v in (window[0], window[2]))
-        y0, y1 = ((v - top) / step[1] for v in (window[1], window[3]))
-        if max(x1 - x0, y1 - y0) <= _MAX_PX:
-            break
-    c0, r0 = max(0, int(x0)), max(0, int(y0))
-    c1, r1 = min(array.shape[2], int(np.ceil(x1))), min(array.shape[1], int(np.ceil(y1)))
-    rgb = np.moveaxis(np.asarray(array[:, r0:r1, c0:c1]), 0, -1)
-    return rgb, (left + c0 * step[0], left + c1 * step[0], top + r1 * step[1], top + r0 * step[1])
 
 
 def _mark(ax: Axes, table: Mapping[str, Any], threshold: np.float32, extent: tuple[float, float, float, float]) -> None:

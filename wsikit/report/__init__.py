@@ -11,7 +11,10 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from wsikit import RESEARCH_USE_ONLY
-from wsikit.errors import StoreMismatchError
+from wsikit.errors import StoreError, StoreMismatchError
+from wsikit.report.pictures import hotspot_picture, top_tiles
+from wsikit.report.summary import distribution, throughput
+from wsikit.store import open_store
 from wsikit.store.durable import write_atomic
 
 
@@ -35,11 +38,30 @@ def write_reports(folder: Path) -> Path:
     for result in results:
         picture = folder / "slides" / f"{result['slide_id']}.png"
         image = base64.b64encode(picture.read_bytes()).decode() if picture.exists() else ""
-        html = pages.get_template("slide.html").render(r=result, image=image)
+        html = pages.get_template("slide.html").render(r=result, image=image, **_pictures(folder, result))
         write_atomic(out / f"{result['slide_id']}.html", html.encode())
     index = out / "index.html"
-    write_atomic(index, pages.get_template("run.html").render(run=run, results=results).encode())
+    answers = {name: distribution(name, results) for name in run["job"]["models"]}
+    write_atomic(index, pages.get_template("run.html").render(run=run, results=results, answers=answers, facts=throughput(run, results)).encode())
     return index
+
+
+def _pictures(folder: Path, result: Mapping[str, Any]) -> dict[str, Any]:
+    """The hotspot and the tiles of each pipeline, and why there are none where the store cannot be read."""
+    found: dict[str, Any] = {"hotspots": {}, "tiles": {}, "missing": ""}
+    path = folder / "slides" / f"{result['slide_id']}.zarr"
+    if result["status"] != "ok" or not path.exists():
+        return found
+    try:
+        store = open_store(path)
+        for name, answered in result["pipelines"].items():
+            if (spot := hotspot_picture(store, name, answered)) is not None:
+                found["hotspots"][name] = spot
+            if tiles := top_tiles(store, name, answered):
+                found["tiles"][name] = tiles
+    except (StoreError, KeyError, ValueError) as e:
+        found["missing"] = " ".join(str(e).split())
+    return found
 
 
 def answer(r: Mapping[str, Any]) -> str:

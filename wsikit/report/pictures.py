@@ -1,0 +1,92 @@
+"""Pictures of a slide's page, from the pixels that its store keeps: the hotspot with what was counted there, and the tiles that speak most for a call."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from wsikit.overlay.picture import window
+from wsikit.store import SlideStore
+
+HOTSPOT_PX = 2000
+TILES, TILE_PX = 8, 176
+_RING_UM = 12.0
+_COARSE = 2.0  # µm/px: beyond it cells cannot be told, so that a picture of tiles would show nothing
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture as a data: address, what it shows in words, and a line below it."""
+
+    source: str
+    alt: str
+    caption: str
+    width: int
+
+
+def hotspot_picture(store: SlideStore, name: str, result: Mapping[str, Any]) -> Picture | None:
+    """The densest window with its outline and rings around counted detections; None where there is none.
+
+    Raises
+    ------
+    StoreError
+        The store is damaged.
+    """
+    h = result.get("hotspot")
+    if result["status"] != "ok" or not h:
+        return None
+    pad = 0.05 * max(h["w"], h["h"])
+    rgb, (left, right, bottom, top) = window(store, (h["x"] - pad, h["y"] - pad, h["x"] + h["w"] + pad, h["y"] + h["h"] + pad), 4 * HOTSPOT_PX)
+    image = Image.fromarray(rgb)
+    image.thumbnail((HOTSPOT_PX, HOTSPOT_PX))
+    scale = np.array([image.width / (right - left), image.height / (bottom - top)])
+    draw = ImageDraw.Draw(image)
+    corners = (np.array([[h["x"], h["y"]], [h["x"] + h["w"], h["y"] + h["h"]]]) - (left, top)) * scale
+    draw.rectangle((*corners[0], *corners[1]), outline=(230, 159, 0), width=3)
+    table = store.tables()[name]
+    counted = table["position"][table["score"] >= np.float32(result["threshold"])]
+    ring = np.maximum(_RING_UM / np.array(store.mpp) * scale, 7)
+    for centre in (counted - (left, top)) * scale:
+        for grow, colour in ((1, (255, 255, 255)), (0, (0, 0, 0))):
+            draw.ellipse((*(centre - ring - grow), *(centre + ring + grow)), outline=colour, width=2)
+    mpp = store.mpp[0] / scale[0]
+    caption = f"{mpp:.2g} µm/px, stain-normalised; rings are counted detections, the outline is the window"
+    if mpp > _COARSE:
+        caption += "; the run kept no finer pixels (wsikit score --keep-tiles keeps them)"
+    return Picture(_jpeg(image), f"Hotspot with {h['count']} counted mitoses in {h['tissue_mm2']:.2f} mm² of tissue", caption, image.width)
+
+
+def top_tiles(store: SlideStore, name: str, result: Mapping[str, Any]) -> list[Picture]:
+    """The tiles with the highest probability of the called class, highest first; none where pixels of them were not kept.
+
+    Raises
+    ------
+    StoreError
+        The store is damaged.
+    """
+    finest = store.levels()[0][1]
+    if result["status"] != "ok" or "call" not in result or max(finest.scale) > _COARSE:
+        return []
+    table = store.tables()[name]
+    p = table["probability"][:, table.attributes["classes"].index(result["call"])]
+    origin, size = table["origin"], table["size"]
+    found = []
+    for i in np.argsort(-p, kind="stable")[:TILES]:
+        (x, y), (w, h) = origin[i].tolist(), size[i].tolist()
+        rgb, _ = window(store, (x, y, x + w, y + h), 1024)
+        image = Image.fromarray(rgb)
+        image.thumbnail((TILE_PX, TILE_PX))
+        found.append(Picture(_jpeg(image), f"Tile at x {x}, y {y}: {result['call']} {p[i]:.2f}", f"{p[i]:.2f} at {x}, {y}", image.width))
+    return found
+
+
+def _jpeg(image: Image.Image) -> str:
+    buffer = BytesIO()
+    image.save(buffer, "JPEG", quality=85)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
