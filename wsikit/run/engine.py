@@ -22,7 +22,7 @@ _THREADS = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_TH
 _MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**28), "MALLOC_TRIM_THRESHOLD_": str(2**29)}
 # tasks carry no data that could be spilled, so a worker over its limit is ended at once
 _MEMORY_RULES = {f"distributed.worker.memory.{name}": value for name, value in (("target", False), ("spill", False), ("pause", False), ("terminate", 1.0))}
-_QUIET = {"DASK_LOGGING__DISTRIBUTED": "error"}
+_QUIET = {"DASK_LOGGING__DISTRIBUTED": "critical"}  # errors come to the run; a worker would print them once more, with what libraries quote from files
 _ENVIRONMENT = _THREADS | _MEMORY | _QUIET
 _CONNECT_SECONDS = "8s"
 _ADVICE = "check the address, or leave --scheduler out"
