@@ -45,7 +45,8 @@ def test_tables_are_the_rounded_formula(
     assert np.abs(out - exact).max() < 0.57, "a wrong level is next to the right one, and the formula between the two"
     wrong = np.abs(out.astype(int) - np.rint(exact).astype(int))
     assert wrong.max() <= 1
-    assert (wrong > 0).mean() < 0.01
+    # three roundings of half a step each: 240 / 8192 grey levels a step, times the mean size of a sum of three of them, 0.41 steps
+    assert (wrong > 0).mean() < 1.1 * 0.41 * IO / 8192
     assert np.array_equal(gathered(pixels, tables), out), "the way of other devices gives the same bytes"
 
 
