@@ -97,18 +97,18 @@ class AbstractSlide:
 
     @property
     def level_downsamples(self) -> tuple[float, ...]:
-        """Level-0 px per pixel of each level."""
-        raise NotImplementedError
+        """Level-0 px per pixel of each level; a picture has one."""
+        return (1.0,)
 
     @property
     def properties(self) -> Mapping[str, str]:
-        """Metadata by name."""
-        raise NotImplementedError
+        """Metadata by name; a picture has none."""
+        return {}
 
     @property
     def associated_images(self) -> Mapping[str, Image.Image]:
-        """Label, macro and thumbnail, read when they are asked for."""
-        raise NotImplementedError
+        """Label, macro and thumbnail, read when they are asked for; a picture has none."""
+        return {}
 
     @property
     def _icc(self) -> bytes:
@@ -360,21 +360,6 @@ class ImageSlide(AbstractSlide):
     def level_dimensions(self) -> tuple[tuple[int, int], ...]:
         """The picture's width and height."""
         return (self._open().size,)
-
-    @property
-    def level_downsamples(self) -> tuple[float, ...]:
-        """One level."""
-        return (1.0,)
-
-    @property
-    def properties(self) -> Mapping[str, str]:
-        """None."""
-        return {}
-
-    @property
-    def associated_images(self) -> Mapping[str, Image.Image]:
-        """None."""
-        return {}
 
     @property
     def _icc(self) -> bytes:
