@@ -62,7 +62,8 @@ class Cox:
         """Hazard ratio per standard deviation of each column, low, high, and Wald's p."""
         w = (self.beta / self.se) ** 2
         rows = zip(self.names, self.beta, self.se, chdtrc(1, w), strict=True)
-        return {n: (float(np.exp(b)), float(np.exp(b - Z95 * s)), float(np.exp(b + Z95 * s)), float(p)) for n, b, s, p in rows}
+        with np.errstate(over="ignore"):  # without a penalty and with few events an interval can reach to infinity, and says so
+            return {n: (float(np.exp(b)), float(np.exp(b - Z95 * s)), float(np.exp(b + Z95 * s)), float(p)) for n, b, s, p in rows}
 
 
 def survival_interval(
