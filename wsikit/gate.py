@@ -67,7 +67,7 @@ def admit(path: str | Path, reader: str | None = None) -> str:
     """
     place = locate(path)
     if not place.exists():
-        raise SlideNotFoundError(f"{path}: no such file; check the path")
+        raise SlideNotFoundError(f"{path}: {'nothing is there, or its server does not answer' if is_remote(place) else 'no such file'}; check the path")
     if is_remote(place) and str(place).startswith("memory:"):  # there is such a file in this process only
         return find_reader(place, reader).name
     sandbox = _sandbox()

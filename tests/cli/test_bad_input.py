@@ -227,7 +227,7 @@ def test_a_folder_that_is_no_run(cli: Any, tmp_path: Path, arguments: list[str],
 
 
 def test_export_to_an_unknown_kind_lists_the_known(cli: Any, run_copy: Path) -> None:
-    assert cli("export", run_copy, "--to", "docx").error == "--to docx: there are geojson, csv, parquet, hdf5"
+    assert cli("export", run_copy, "--to", "docx").error == "--to docx: there are geojson, csv, parquet, hdf5, dicom, anndata"
     assert not (run_copy / "export").exists()
 
 
