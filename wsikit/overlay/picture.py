@@ -33,11 +33,11 @@ def write_overview(store: SlideStore, path: Path) -> None:
     for name in sorted(store.overlays(), key=lambda n: n in results):
         heat = store.overlay(name)
         if name not in results:
-            panels.append((name, _flaws(store.result[name]), _framed(blend(rgb, place, worst(heat), 0), store, place)))
+            panels.append((f"{name}: flaws in red", _flaws(store.result[name]), _framed(blend_clear(rgb, place, worst(heat)), store, place)))
             continue
         result = results[name]
         if "risk" in result:
-            panels.append((f"{name}: raises (red), lowers (blue)", _answer(result), _framed(blend_both(rgb, place, heat), store, place)))
+            panels.append((f"{name}: raises (red), lowers (blue)", _answer(result), _framed(blend_clear(rgb, place, heat), store, place)))
             continue
         channel = main_channel(heat, result)
         over = blend(rgb, place, heat, channel) if result.get("status") == "ok" else hatch(rgb, place, heat)
@@ -88,10 +88,10 @@ def blend(rgb: np.ndarray, place: Placement, heat: Overlay, channel: int, opacit
     return np.where(shown[..., None], rgb * (1 - opacity) + colour * opacity, rgb).round().astype(np.uint8)
 
 
-def blend_both(rgb: np.ndarray, place: Placement, heat: Overlay) -> np.ndarray:
-    """A map of two channels over a picture, the first in red and the second in blue, clear where both are 0: uint8 (H, W, 3)."""
+def blend_clear(rgb: np.ndarray, place: Placement, heat: Overlay) -> np.ndarray:
+    """A map of one or two channels over a picture, the first in red and the second in blue, clear where they are 0: uint8 (H, W, 3)."""
     out = rgb.astype(np.float64)
-    for values, colour in zip(heat.values, ([213.0, 94, 0], [0.0, 114, 178]), strict=True):
+    for values, colour in zip(heat.values, ([213.0, 94, 0], [0.0, 114, 178]), strict=False):
         sampled, shown = _sample(values, heat.placement, rgb, place)
         opacity = (0.75 * np.where(shown, sampled, 0).clip(0, 1))[..., None]
         out = out * (1 - opacity) + np.array(colour) * opacity
