@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from wsikit.clock import Clock
+from wsikit.errors import DamagedSlideError
 from wsikit.geometry import Region
 from wsikit.grid import Raster, TileGrid
 from wsikit.resample import resample
+from wsikit.salvage import read_around
 from wsikit.slide import Slide
 from wsikit.stain import StainFit, get_method
 
@@ -48,16 +50,16 @@ class Canvas:
         return torch.stack([pixels[y - self.y : y - self.y + t, x - self.x : x - self.x + t] for x, y in corners.tolist()])
 
 
-def cut(slide: Slide, wants: Mapping[str, Want], device: str = "cpu", clock: Clock | None = None) -> dict[str, Canvas]:
+def cut(slide: Slide, wants: Mapping[str, Want], device: str = "cpu", clock: Clock | None = None, lost: list[Region] | None = None) -> dict[str, Canvas]:
     """The pixels that several models need of one block.
 
     Each stored level is read once, over the box that all of them need there; each raster is resampled once
-    from it, and each stain applied once to that.
+    from it, and each stain applied once to that. With a list ``lost``, what cannot be decoded is white, and its boxes in level-0 px are added there.
 
     Raises
     ------
     DamagedSlideError
-        The slide cannot be decoded there.
+        The slide cannot be decoded there, and there is no list ``lost``.
     RegionError
         The tiles are too far apart to be one block.
     """
@@ -71,7 +73,7 @@ def cut(slide: Slide, wants: Mapping[str, Want], device: str = "cpu", clock: Clo
     for raster, box in rasters.items():
         levels[raster.level] = _union(levels.get(raster.level), raster.source_window(box.x, box.y, box.w, box.h))
     with clock("read"):
-        sources = {level: slide.read_level(level, window) for level, window in levels.items()}
+        sources = {level: _source(slide, level, window, lost) for level, window in levels.items()}
     with clock("resample"):
         pixels = {raster: _resampled(raster, box, sources[raster.level], levels[raster.level]) for raster, box in rasters.items()}
     done: dict[tuple[Raster, str], np.ndarray | Tensor] = {}
@@ -85,6 +87,17 @@ def cut(slide: Slide, wants: Mapping[str, Want], device: str = "cpu", clock: Clo
                 done[key] = normalise(pixels[raster], want.stain, device)
         out[name] = Canvas(done[key], box.x, box.y, want.grid.tile_px)
     return out
+
+
+def _source(slide: Slide, level: int, window: Region, lost: list[Region] | None) -> np.ndarray:
+    try:
+        return slide.read_level(level, window)
+    except DamagedSlideError:
+        if lost is None:
+            raise
+    pixels, gaps = read_around(slide, level, window)
+    lost += gaps
+    return pixels
 
 
 def normalise(rgb: np.ndarray, fit: StainFit, device: str = "cpu") -> np.ndarray | Tensor:

@@ -220,3 +220,12 @@ def test_kill_9_again_and_again(slide: Path, many_blocks: Path, differences: Dif
     assert round_ >= 3
     assert start(slide, folder, 0, tmp_path).wait() == 0
     assert differences(folder, many_blocks) == {"run.json"}
+
+
+def test_parts_that_a_late_worker_left_are_removed(score: Any, run_copy: Path, undisturbed: Path, differences: Differences) -> None:
+    """dask does a block again when a worker dies whose result was just taken; that may end after the slide was put together."""
+    stray = run_copy / "slides/small.parts/quality/r0c0.safetensors"
+    stray.parent.mkdir(parents=True)
+    stray.write_bytes(b"late")
+    score(run_copy, keep_tiles=True)
+    assert differences(run_copy, undisturbed) == {"run.json"}

@@ -29,6 +29,10 @@ ReaderName = Annotated[str | None, typer.Option("--reader", help="Read all slide
 Device = Annotated[str, typer.Option("--device", help="cpu, cuda or mps.")]
 MppOverride = Annotated[float | None, typer.Option("--mpp-override", help="µm/px of level 0, over what the files say (a CSV's mpp column goes first).")]
 AnyStain = Annotated[bool, typer.Option("--any-stain", help="Take slides whose tissue is brown too: pigment, or immunohistochemistry.")]
+MaxDamaged = Annotated[
+    float,
+    typer.Option("--max-damaged", help="Share of the tissue, such as 0.001, to leave out where a slide cannot be decoded. [default: none]", min=0),
+]
 Icc = Annotated[str, typer.Option("--icc", help="Colour profiles of slides: keep (pixels as stored) or srgb (applied, where a slide has one).")]
 FocalPlane = Annotated[str | None, typer.Option("--focal-plane", help="Which plane of slides with several, by its name in wsikit info. [default: the middle]")]
 ExpectSha256 = Annotated[str | None, typer.Option("--expect-sha256", help="What the one slide's SHA-256 must be; for several, a CSV's expect_sha256 column.")]

@@ -13,6 +13,7 @@ from wsikit.cli.options import (
     ExpectSha256,
     FocalPlane,
     Icc,
+    MaxDamaged,
     Memory,
     MppOverride,
     Out,
@@ -49,6 +50,7 @@ def register(app: typer.Typer) -> None:
         focal_plane: FocalPlane = None,
         reader: ReaderName = None,
         any_stain: AnyStain = False,
+        max_damaged: MaxDamaged = 0.0,
         workers: Workers = None,
         scheduler: Scheduler = None,
         tls: Tls = None,
@@ -80,6 +82,7 @@ def register(app: typer.Typer) -> None:
             "cluster": cluster,
             "tls": tls,
             "any_stain": any_stain,
+            "max_damaged": max_damaged,
         }
         options |= {"upsample": upsample, "debug": settings["debug"]}
         return run_and_report(

@@ -13,6 +13,7 @@ from wsikit.cli.options import (
     ExpectSha256,
     FocalPlane,
     Icc,
+    MaxDamaged,
     Memory,
     MppOverride,
     Out,
@@ -44,6 +45,7 @@ def register(app: typer.Typer) -> None:
         focal_plane: FocalPlane = None,
         reader: ReaderName = None,
         any_stain: AnyStain = False,
+        max_damaged: MaxDamaged = 0.0,
         codec: Annotated[str, typer.Option("--codec", help="Pixel codec: zstd:LEVEL (lossless) or jpeg:QUALITY.")] = "zstd:1",
         mpp_override: MppOverride = None,
         expect_sha256: ExpectSha256 = None,
@@ -77,6 +79,7 @@ def register(app: typer.Typer) -> None:
             "cluster": cluster,
             "tls": tls,
             "any_stain": any_stain,
+            "max_damaged": max_damaged,
             "debug": settings["debug"],
         }
         return run_and_report(

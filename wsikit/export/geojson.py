@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from shapely import MultiPolygon, box, set_precision
+from shapely import MultiPolygon, box, set_precision, unary_union
 from shapely.affinity import translate
 from shapely.geometry import mapping
 from shapely.geometry.base import BaseGeometry
@@ -26,7 +26,7 @@ from wsikit.overlay.shapes import outlines
 from wsikit.store import SlideStore
 from wsikit.store.durable import atomic_file
 
-COLOURS = {"Tissue": [0, 158, 115], "Hotspot": [230, 159, 0], "Mitosis": [213, 94, 0], "Below threshold": [86, 180, 233]}
+COLOURS = {"Tissue": [0, 158, 115], "Hotspot": [230, 159, 0], "Mitosis": [213, 94, 0], "Below threshold": [86, 180, 233], "Damaged": [204, 121, 167]}
 
 
 def write_geojson(store: SlideStore, path: Path) -> int:
@@ -72,6 +72,8 @@ def _lines(store: SlideStore) -> Iterator[list[str]]:
     tissue = outlines(store.tissue() == 1, tuple(survey["raster"]["downsample"]))
     if not tissue.is_empty:
         yield [_feature(store, "tissue", tissue, "Tissue", {"area mm2": survey["tissue_mm2"]})]
+    if gone := store.result.get("damaged", {}).get("boxes"):
+        yield [_feature(store, "damaged", unary_union([box(x, y, x + w, y + h) for x, y, w, h in gone]), "Damaged", {"squares": len(gone)})]
     for name, result in sorted(store.result["pipelines"].items()):
         if result["status"] == "ok" and result.get("hotspot"):
             yield [_hotspot(store, name, result["hotspot"])]

@@ -59,6 +59,8 @@ class OpenSlideReader(Reader):
         _refuse_giant_tiles(_entry(path))
         try:
             self._slide = openslide.OpenSlide(str(_entry(path)))
+            # asked now: after one error in its pixels it answers nothing any more
+            self._scales, self._sizes = tuple(self._slide.level_downsamples), tuple(self._slide.level_dimensions)
         except openslide.OpenSlideUnsupportedFormatError as e:
             raise UnsupportedFormatError(f"{path}: OpenSlide does not know this file") from e
         except (openslide.OpenSlideError, OSError) as e:
@@ -94,13 +96,13 @@ class OpenSlideReader(Reader):
 
     def read(self, level: int, x: int, y: int, w: int, h: int) -> np.ndarray:
         """Pixels of a level: uint8 (h, w, 3); transparent (missing) ones are white."""
-        scale = self._slide.level_downsamples[level]
+        scale = self._scales[level]
         if float(scale).is_integer():
             return self._fetch(level, x, y, w, h)
         # OpenSlide takes level-0 positions: with a downsample of 4.016 a pixel's value would depend on where the
         # request starts. Reading in fixed squares makes each pixel come from one request, always the same.
         out = np.empty((h, w, 3), np.uint8)
-        limit = self._slide.level_dimensions[level]
+        limit = self._sizes[level]
         for ty in range(y // _FIXED_TILE * _FIXED_TILE, y + h, _FIXED_TILE):
             for tx in range(x // _FIXED_TILE * _FIXED_TILE, x + w, _FIXED_TILE):
                 tile = self._fetch(level, tx, ty, min(_FIXED_TILE, limit[0] - tx), min(_FIXED_TILE, limit[1] - ty))
@@ -110,7 +112,7 @@ class OpenSlideReader(Reader):
         return out
 
     def _fetch(self, level: int, x: int, y: int, w: int, h: int) -> np.ndarray:
-        scale = self._slide.level_downsamples[level]
+        scale = self._scales[level]
         try:
             rgba = np.asarray(self._slide.read_region((round(x * scale), round(y * scale)), level, (w, h)))
         except openslide.OpenSlideError as e:

@@ -14,6 +14,8 @@ from safetensors.numpy import save
 
 from wsikit.clock import Clock
 from wsikit.cut import Canvas, Want, cut
+from wsikit.errors import DamagedSlideError
+from wsikit.geometry import Region
 from wsikit.grid import Block, TileGrid
 from wsikit.models import load_model
 from wsikit.run.job import load_job
@@ -21,6 +23,7 @@ from wsikit.run.plan import BLOCK_LEVELS, PIXELS, PYRAMID_FACTOR, QUALITY, Plan,
 from wsikit.run.prepare import load_plan, load_tissue, open_case, store_path
 from wsikit.run.quality import measure
 from wsikit.run.stains import AS_SCANNED, stain_of
+from wsikit.salvage import touching
 from wsikit.stain import StainFit
 from wsikit.store import SlideStore
 from wsikit.store.codec import PixelCodec, parse_codec
@@ -66,7 +69,12 @@ def do_block(run_dir: str, run_key: str, slide_id: str, block: Block, names: lis
         stain = AS_SCANNED if name == QUALITY else StainFit.model_validate(stain_of(attributes, job.cards().get(name)))
         wants[name] = Want(stage.grid, stage.cells[plan.rows(name, block)], stain)
     clock = Clock()
-    canvases = cut(open_case(run_dir, run_key, slide_id, attributes["slide"]["reader"]), wants, job.device, clock)
+    lost: list[Region] | None = [] if job.max_damaged else None
+    try:
+        canvases = cut(open_case(run_dir, run_key, slide_id, attributes["slide"]["reader"]), wants, job.device, clock, lost)
+    except DamagedSlideError as e:
+        raise DamagedSlideError(f"{e}; or leave such places out with --max-damaged 0.001") from e
+    used = {name: plan.rows(name, block)[~touching(want.grid, want.cells, lost or [])] for name, want in wants.items()}
     files: dict[Path, Future[str]] = {}
     for name in sorted(names, key=lambda n: n != PIXELS):  # the largest files first: they are written while the rest is worked out
         if name == PIXELS:
@@ -75,7 +83,9 @@ def do_block(run_dir: str, run_key: str, slide_id: str, block: Block, names: lis
             with clock("encode"):
                 files |= _write_pixels(path, canvases[name], block, plan.stages[name], plan, attributes["pixels"]["shard_px"], codec)
             continue
-        stage, rows = plan.stages[name], plan.rows(name, block)
+        stage, rows = plan.stages[name], used[name]
+        if not len(rows):
+            continue  # all of it is damaged
         if name == QUALITY:
             with clock(name):
                 columns = measure(attributes, stage, rows, canvases[name], load_tissue(str(path), digest))
@@ -88,7 +98,7 @@ def do_block(run_dir: str, run_key: str, slide_id: str, block: Block, names: lis
     keys = {name: plan.part_key(name) for name in names}
     with clock("write"):
         written = {f.relative_to(path.parent).as_posix(): files[f].result() for f in sorted(files)}
-    receipt = Receipt(block=block.name, keys=keys, files=written)
+    receipt = Receipt(block=block.name, keys=keys, files=written, damaged=[(r.x, r.y, r.w, r.h) for r in lost or []])
     return receipt.model_dump() | {"seconds": clock.seconds}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,14 @@ from wsikit.grid import Raster, TileGrid
 from wsikit.models import RISK_PIPELINE, Card
 from wsikit.overlay.heat import heat_map, heat_placement
 from wsikit.overlay.picture import write_overview
+from wsikit.run import damaged
 from wsikit.run.job import Job, ModelRef, load_job
-from wsikit.run.ledger import commit_slide, finished_stages
-from wsikit.run.plan import BLOCK_LEVELS, PIXELS, PYRAMID_FACTOR, QUALITY, TILES, Plan, Stage, make_stage
+from wsikit.run.ledger import commit_slide, finished_stages, written_parts
+from wsikit.run.plan import BLOCK_LEVELS, DAMAGED, PIXELS, PYRAMID_FACTOR, QUALITY, TILES, Plan, Stage, make_stage
 from wsikit.run.prepare import load_plan, store_path
 from wsikit.run.quality import quality_summary, write_quality
 from wsikit.run.stains import stain_of
+from wsikit.salvage import touching, without_cells
 from wsikit.store import SlideStore
 from wsikit.store.columns import write_table
 from wsikit.store.durable import digest_of, disk_errors, write_json
@@ -73,13 +76,14 @@ def finish_slide(run_dir: str, run_key: str, slide_id: str) -> dict[str, Any]:
     cards = job.cards()
     done, work, clock = finished_stages(path, plan), plan.work(), Clock()
     with clock("put together"):
+        damaged.collect(path, store, job.max_damaged)
         for name, stage in plan.stages.items():
             if name == PIXELS:
                 _coarse_levels(path)
                 _write_tiles(path, store, stage, job)
             elif name not in done:
                 # only the parts of this plan: an earlier one, cut into other blocks, may have left some as well
-                parts = [path.with_suffix(".parts") / name / f"{block.name}.safetensors" for block, names in work.items() if name in names]
+                parts = written_parts(path, name, [block for block, names in work.items() if name in names])
                 if name == QUALITY:
                     write_quality(path, store, stage, parts)
                 else:
@@ -123,6 +127,7 @@ def slide_result(store: SlideStore, plan: Plan, job: Job, results: dict[str, Any
         "slide": a["slide"],
         "tissue_mm2": a["survey"]["tissue_mm2"],
         "n_tiles": _count_tiles(store, plan),
+        "damaged": damaged.summary(store),
         "quality": quality_summary(store),
         "stain": a["stain"],
         "pipelines": results,
@@ -139,13 +144,14 @@ def slide_result(store: SlideStore, plan: Plan, job: Job, results: dict[str, Any
 
 def _count_tiles(store: SlideStore, plan: Plan) -> int:
     """Tiles that models scored; where there are no models, those that were kept."""
-    scored = [len(stage.cells) for name, stage in plan.stages.items() if name not in (PIXELS, QUALITY)]
+    tables = store.tables()
+    scored = [len(stage.cells) - len(tables[name].attributes["dropped"]) for name, stage in plan.stages.items() if name not in (PIXELS, QUALITY)]
     return sum(scored) if scored or PIXELS not in plan.stages else len(store.tables()[TILES]["tissue"])
 
 
 def _drop_others(path: Path, plan: Plan) -> None:
     """Remove columns that no stage stands for any more: a pipeline that is refused now, say."""
-    wanted = {*plan.stages, *([TILES] if PIXELS in plan.stages else [])}
+    wanted = {*plan.stages, DAMAGED, *([TILES] if PIXELS in plan.stages else [])}
     for folder in [*(path / "tables").iterdir(), *(path / "overlays").iterdir()]:
         if folder.is_dir() and folder.name not in wanted:
             shutil.rmtree(folder)
@@ -155,14 +161,19 @@ def _write_columns(path: Path, store: SlideStore, stage: Stage, card: Card, ref:
     """A pipeline's table and heat map from its blocks' parts, in the order of the tiles."""
     loaded = [load_file(p) for p in parts]
     columns = {k: np.concatenate([part[k] for part in loaded]) for k in loaded[0]} if loaded else _no_columns(card)
-    order = np.argsort(columns.pop("row"), kind="stable")
+    whole = ~touching(stage.grid, stage.cells, damaged.places(store))
+    row = columns.pop("row")
+    order = np.argsort(row, kind="stable")
+    order = order[whole[row[order]]]  # a neighbouring block may have found that a tile's rim is damaged
     columns = {k: v[order] for k, v in columns.items()}
-    attributes = {"model": ref.model_dump(exclude={"folder"}), "classes": card.classes, "task": card.task, "key": stage.key, "cells": list(stage.grid.shape)}
+    dropped, stage = stage.cells[~whole], replace(stage, cells=stage.cells[whole], tissue=stage.tissue[whole])
+    about: dict[str, Any] = {"model": ref.model_dump(exclude={"folder"}), "classes": card.classes, "task": card.task, "key": stage.key}
+    attributes = about | {"cells": list(stage.grid.shape), "dropped": dropped.tolist()}
     table, overlay = path / "tables" / stage.name, path / "overlays" / stage.name
     for folder in (table, overlay):
         shutil.rmtree(folder, ignore_errors=True)
     if card.task == "detect":
-        columns, (heat, place) = _detections(store, card, stage, columns)
+        columns, (heat, place) = _detections(store, card, stage.grid, dropped, columns)
         channels = [f"{card.classes[0]} per mm2"]
     else:
         columns |= tile_columns(stage)
@@ -180,6 +191,8 @@ def _write_tiles(path: Path, store: SlideStore, stage: Stage, job: Job) -> None:
     raster = Raster.from_json(store.attributes["survey"]["raster"])
     grid = TileGrid(stage.grid.raster, job.pixels.tile_px, job.pixels.overlap_px)
     tiles = make_stage(TILES, stage.key, grid, store.tissue() == 1, raster, 0.0)
+    whole = ~touching(grid, tiles.cells, damaged.places(store))
+    tiles = replace(tiles, cells=tiles.cells[whole], tissue=tiles.tissue[whole])
     shutil.rmtree(path / "tables" / TILES, ignore_errors=True)
     write_table(path / "tables" / TILES, tile_columns(tiles), {"task": TILES, "key": stage.key, "tile_px": grid.tile_px, "overlap_px": grid.overlap_px})
 
@@ -203,11 +216,13 @@ def _no_columns(card: Card) -> dict[str, np.ndarray]:
     return {"row": np.empty(0, np.int64), "probability": np.empty((0, len(card.classes)), np.float32), "feature": np.empty((0, 1), np.float16)}
 
 
-def _detections(store: SlideStore, card: Card, stage: Stage, columns: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], tuple[np.ndarray, Placement]]:
+def _detections(
+    store: SlideStore, card: Card, grid: TileGrid, dropped: np.ndarray, columns: dict[str, np.ndarray]
+) -> tuple[dict[str, np.ndarray], tuple[np.ndarray, Placement]]:
     """Detections on tissue, merged across tiles and blocks, and the density map of those that count."""
     assert card.detection is not None
     raster = Raster.from_json(store.attributes["survey"]["raster"])
-    tissue = store.tissue() == 1
+    tissue = without_cells(store.tissue() == 1, raster.downsample, grid, dropped)
     columns = {k: v[on_mask(columns["position"], tissue, raster.downsample)] for k, v in columns.items()}
     kept = merge(columns["position"], columns["score"], store.mpp, card.detection.merge_um)
     columns = {k: v[kept] for k, v in columns.items()}
@@ -240,10 +255,11 @@ def _pipeline_result(store: SlideStore, card: Card, ref: ModelRef, stage: Stage 
 
 def _count(store: SlideStore, card: Card, position: np.ndarray, score: np.ndarray) -> dict[str, Any]:
     assert card.detection is not None
-    survey = store.attributes["survey"]
+    downsample = tuple(store.attributes["survey"]["raster"]["downsample"])
+    tissue, tissue_mm2 = damaged.scored_tissue(store, card.pipeline)
     counted = position[score >= np.float32(card.detection.threshold)]
-    hotspot = find_hotspot(counted, store.tissue() == 1, tuple(survey["raster"]["downsample"]), store.mpp, card.detection.hotspot_mm2)
-    return count_slide(len(counted), len(score) - len(counted), card.detection.threshold, survey["tissue_mm2"], hotspot)
+    hotspot = find_hotspot(counted, tissue, downsample, store.mpp, card.detection.hotspot_mm2)
+    return count_slide(len(counted), len(score) - len(counted), card.detection.threshold, tissue_mm2, hotspot)
 
 
 def _risk_result(store: SlideStore, ref: ModelRef, results: dict[str, Any], facts: Mapping[str, str]) -> tuple[dict[str, Any], Inputs | None]:

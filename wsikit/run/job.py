@@ -80,6 +80,7 @@ class Job(BaseModel):
     device: str = "cpu"
     upsample: bool = False
     any_stain: bool = False
+    max_damaged: float = 0.0
     slides: list[Case]
 
     @property
@@ -141,7 +142,7 @@ def check_job(job: Job) -> None:
     Raises
     ------
     UsageError
-        A stain method, codec, device, tile or block size, or what to do with colour profiles cannot be.
+        A stain method, codec, device, tile or block size, damaged share, or what to do with colour profiles cannot be.
     """
     for name in {job.stain, *(card.stain for card in job.cards().values())}:
         get_method(name)
@@ -151,6 +152,8 @@ def check_job(job: Job) -> None:
             raise UsageError("tiles have 16 to 4096 px, and an even overlap smaller than that")
         if job.pixels.mpp is not None and not 0.05 <= job.pixels.mpp <= 20:
             raise UsageError(f"an mpp of {job.pixels.mpp:g} is outside 0.05–20")
+    if not 0 <= job.max_damaged < 1:
+        raise UsageError(f"a damaged share of {job.max_damaged:g}: give one from 0 to below 1, such as 0.001")
     if not 256 <= job.block_px <= 16384:
         raise UsageError("blocks have 256 to 16384 px a side")
     if job.reader is not None and job.reader not in registry():

@@ -58,6 +58,13 @@ def _done_parts(store: Path, plan: Plan) -> set[tuple[str, str]]:
     return done
 
 
+def written_parts(store: Path, name: str, blocks: Iterable[Block]) -> list[Path]:
+    """The parts of a stage that these blocks wrote; a block that could not be decoded at all has none."""
+    named = {f for r in read_receipts(receipts_path(store)) for f in r.files}
+    parts = [store.with_suffix(".parts") / name / f"{block.name}.safetensors" for block in blocks]
+    return [p for p in parts if p.relative_to(store.parent).as_posix() in named]
+
+
 def layout(store: Path) -> dict[str, str] | None:
     """Digests of the files that the empty store was laid out with; None when there are none, or one is damaged or missing."""
     found = _latest(store).get(LAYOUT)
@@ -127,7 +134,8 @@ def _latest(store: Path) -> dict[str, Receipt]:
 
 def _slide_keys(plan: Plan, job: Job) -> dict[str, str]:
     """What a slide's result depends on: the stages, and the model of each answer, also of those without a stage."""
-    return {name: stage.key for name, stage in plan.stages.items()} | {f"answer {name}": ref.digest for name, ref in job.models.items()}
+    keys = {name: stage.key for name, stage in plan.stages.items()} | {f"answer {name}": ref.digest for name, ref in job.models.items()}
+    return keys | ({"max_damaged": str(job.max_damaged)} if job.max_damaged else {})
 
 
 def _results(store: Path) -> list[Path]:
@@ -144,7 +152,7 @@ def _pixels_of(receipt: Receipt, store: Path) -> Receipt | None:
     if PIXELS not in receipt.keys or receipt.block == SLIDE:
         return None
     shards = {f: d for f, d in receipt.files.items() if f.startswith(f"{store.name}/")}
-    return Receipt(block=receipt.block, keys={PIXELS: receipt.keys[PIXELS]}, files=shards)
+    return Receipt(block=receipt.block, keys={PIXELS: receipt.keys[PIXELS]}, files=shards, damaged=receipt.damaged)
 
 
 def _files(folder: Path) -> Iterable[Path]:

@@ -13,7 +13,7 @@ from wsikit.geometry import Size
 from wsikit.grid import Block, BlockGrid, Raster, TileGrid
 from wsikit.store.durable import digest_of
 
-PIXELS, TILES, QUALITY = "pixels", "tiles", "quality"
+PIXELS, TILES, QUALITY, DAMAGED = "pixels", "tiles", "quality", "damaged"
 BLOCK_PX = 4096
 MAX_BLOCK = 1.25
 PYRAMID_FACTOR = 4

@@ -23,7 +23,7 @@ from wsikit.store.receipts import digests
 TABLES = ("slides.csv", "patients.csv")
 SLIDE_COLUMNS = (
     *("slide_id", "path", "status", "reason", "reader", "mpp", "mpp_y", "mpp_source", "sha256"),
-    *("tissue_mm2", "n_tiles", "pen_share", "fold_share", "blurred_share", "missing_tiles"),
+    *("tissue_mm2", "n_tiles", "pen_share", "fold_share", "blurred_share", "missing_tiles", "damaged_share"),
 )
 FORMULA = ("=", "+", "-", "@", "\t")  # how a cell begins that a spreadsheet would compute
 _COUNT_FIELDS = ("count", "area_mm2", "per_mm2", "low", "high")
@@ -100,6 +100,7 @@ def _slide_row(path: str, patient: str, result: Mapping[str, Any], names: Sequen
             "mpp_source": result["slide"]["mpp_source"],
             "sha256": result["slide"]["digest"],
             "missing_tiles": result["slide"].get("missing_tiles", ""),
+            "damaged_share": result.get("damaged", {}).get("tissue_share", ""),
         }
     for name in names:
         row |= _pipeline_cells(name, result["pipelines"].get(name) or {"status": "failed", "reason": result["reason"]})

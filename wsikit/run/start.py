@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -62,11 +62,22 @@ def carry_out(folder: Path, job: Job, where: Where, on_progress: Callable[[Progr
         with open_pool(where, job.device) as pool:
             driver = Driver(folder, job, pool, on_progress, debug, task_seconds=where.task_seconds)
             results = driver.run()
+        _clear_strays(folder, results)
         slides = {k: r["slide"]["digest"] for k, r in results.items() if "slide" in r}
         seconds = {stage: round(value, 3) for stage, value in sorted(driver.clock.seconds.items())}
         done = {"started": started, "finished": now(), "workers": pool.workers, "worker_seconds": seconds}
         write_run(folder, job, **done, slide_digests=slides, files=table_digests(folder))
     return Run(folder, results, seconds)
+
+
+def _clear_strays(folder: Path, results: Mapping[str, Mapping[str, Any]]) -> None:
+    """Remove parts of finished slides, once all workers are gone.
+
+    When a worker dies whose result was just taken, dask does its block again, and that may end after the slide was put together.
+    """
+    for parts in folder.glob("slides/*.parts"):
+        if results.get(parts.stem, {}).get("status") == "ok":
+            shutil.rmtree(parts, ignore_errors=True)
 
 
 def prepare_folder(folder: Path) -> None:

@@ -22,7 +22,7 @@ class Receipt(BaseModel):
 
     ``block`` is its name, or ``slide`` for what was put together from all of them; ``keys`` maps each stage (a
     model's name, or ``pixels``) to the digest of everything its bytes depend on; ``files`` maps paths, relative to the
-    run's ``slides`` folder, to the SHA-256 of their bytes.
+    run's ``slides`` folder, to the SHA-256 of their bytes; ``damaged`` are the boxes x, y, width, height in level-0 px that could not be decoded.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -30,6 +30,7 @@ class Receipt(BaseModel):
     block: str
     keys: dict[str, str]
     files: dict[str, str]
+    damaged: list[tuple[int, int, int, int]] = []
 
     def holds(self, folder: Path) -> bool:
         """Whether every file is there with these very bytes."""
