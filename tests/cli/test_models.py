@@ -103,3 +103,40 @@ def test_verify_says_which_are_whole(cli: Any, damaged_model: Path) -> None:
 @pytest.mark.parametrize("verb", ["show", "verify"])
 def test_an_unknown_model_lists_the_known(cli: Any, verb: str) -> None:
     assert cli("models", verb, "best").error == f"no model 'best': neither a folder nor one of {', '.join(BUNDLED)}"
+
+
+def test_a_classifier_goes_out_as_onnx_and_comes_in_again(cli: Any, home: Path, small: Path, tmp_path: Path) -> None:
+    """Through the files: exported, added under a name, and scored with, with the same call."""
+    assert cli("models", "export", "phantom-sts-subtype", "--to", "onnx", "-o", tmp_path / "sts.onnx").code == 0
+    added = cli("models", "add", tmp_path / "sts.onnx", "--name", "sts-onnx")
+    assert (added.code, added.err) == (0, "")
+    assert "sts-onnx is now the model of pipeline sts-subtype" in added.out
+    assert "licence: " in added.out
+    assert "sts-onnx: whole" in cli("models", "verify", "sts-onnx").out
+    results = []
+    for model in ("sts-onnx", "phantom-sts-subtype"):
+        cli("score", small, "-o", tmp_path / model, "--model", f"sts-subtype={model}", "--workers", 0)
+        results.append(json.loads(next((tmp_path / model / "slides").glob("*.json")).read_text())["pipelines"]["sts-subtype"])
+    onnx, torch = results
+    assert onnx["model"]["name"] == "sts-onnx"
+    assert onnx["call"] == torch["call"]
+    assert onnx["probability"] == pytest.approx(torch["probability"], abs=1e-4)
+    assert "is there already" in cli("models", "export", "phantom-sts-subtype", "--to", "onnx", "-o", tmp_path / "sts.onnx").error
+
+
+def test_what_a_file_of_weights_does_not_say_is_told_with_options(cli: Any, home: Path, tmp_path: Path) -> None:
+    import torch
+    import torchvision
+    from safetensors.torch import save_file
+
+    torch.manual_seed(0)
+    save_file(torchvision.models.resnet18(num_classes=2).state_dict(), tmp_path / "w.safetensors")
+    told = ("--architecture", "torchvision:resnet18", "--pipeline", "tissue-type", "--classes", "benign,malignant", "--mpp", 0.5, "--licence", "MIT")
+    assert "does not say its tile_px; tell with wsikit models add" in cli("models", "add", tmp_path / "w.safetensors", *told).error
+    answer = cli("models", "add", tmp_path / "w.safetensors", *told, "--tile", 64, "--name", "mine")
+    assert (answer.code, "licence: MIT" in answer.out) == (0, True)
+    card = read_card(home / "mine")
+    assert (card.classes, card.architecture, card.tile_px) == (["benign", "malignant"], {"name": "torchvision", "model": "resnet18"}, 64)
+    (tmp_path / "w.pth").write_bytes(b"a pickle")
+    assert "weights_only=True" in cli("models", "add", tmp_path / "w.pth", *told).error
+    assert "card says everything" in cli("models", "add", find_model("mitosis"), "--name", "x").error

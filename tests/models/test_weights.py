@@ -120,7 +120,7 @@ def test_architectures_that_cannot_be_built_are_the_cards_fault(copy_model: Copy
 def test_models_are_found_by_name_pipeline_and_folder(copy_model: Copy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WSIKIT_HOME", str(tmp_path / "home"))
     assert set(available()) == set(NAMES)
-    for pipeline in pipelines():
+    for pipeline in set(pipelines()) - {"tissue-type"}:
         assert find_model(pipeline) == find_model(f"phantom-{pipeline}") == BUNDLED / f"phantom-{pipeline}"
     folder = copy_model("phantom-mitosis").change(name="mine")
     assert find_model(folder) == folder

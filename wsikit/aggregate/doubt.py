@@ -12,6 +12,8 @@ from wsikit.models._card import Card
 
 PHANTOM_REASON = "the model was trained on phantoms (synthetic tissue) only, and this is a real slide; give a trained model with --model {pipeline}=FOLDER"
 
+PHOTOGRAPHS_REASON = "the model was trained on photographs, not on tissue, so its classes mean nothing here; its features are in the tables"
+
 
 def outside_domain(card: Card, is_phantom_slide: bool) -> str:
     """Why this model has nothing to say about this slide; empty when it does.
@@ -20,7 +22,7 @@ def outside_domain(card: Card, is_phantom_slide: bool) -> str:
     """
     if card.trained_on.domain == "phantom" and not is_phantom_slide:
         return PHANTOM_REASON.format(pipeline=card.pipeline)
-    return ""
+    return PHOTOGRAPHS_REASON if card.trained_on.domain == "photographs" else ""
 
 
 def unknown_colours(card: Card, fit: Mapping[str, Any]) -> str:

@@ -20,6 +20,7 @@ def register(app: typer.Typer) -> None:
     sub.command("show")(_show)
     sub.command("add")(_add)
     sub.command("verify")(_verify)
+    sub.command("export")(_export)
     app.add_typer(sub, name="models")
 
 
@@ -60,22 +61,68 @@ def _flat(facts: dict[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
             yield before + key, ", ".join(map(str, value)) if isinstance(value, list | tuple) else value
 
 
-def _add(folder: Annotated[Path, typer.Argument(help="A model folder with card.json and safetensors weights.")]) -> None:
-    """Copy a model folder to where wsikit finds it by name, after checking it.
+def _add(
+    model: Annotated[str, typer.Argument(help="A model folder, .onnx or .safetensors file, hf:owner/name[@revision], timm:name or tia:name.", metavar="MODEL")],
+    pipeline: Annotated[str, typer.Option("--pipeline", help="Which pipeline it is for: sts-subtype, rms-subtype, tissue-type (any classes) …")] = "",
+    classes: Annotated[str, typer.Option("--classes", help="Names of the outputs, in their order, with commas.")] = "",
+    mpp: Annotated[float | None, typer.Option("--mpp", help="µm/px of its tiles.")] = None,
+    tile: Annotated[int | None, typer.Option("--tile", help="Side of its tiles in px.")] = None,
+    architecture: Annotated[
+        str, typer.Option("--architecture", help="Of a state dict: torchvision:NAME, timm:NAME or fastai:NAME, then ,argument=value …")
+    ] = "",
+    scaling: Annotated[str, typer.Option("--scaling", help="imagenet (mean and spread), or none (0 to 1). [default: what the model says, else imagenet]")] = "",
+    stain: Annotated[str, typer.Option("--stain", help="Stain normalisation that its training tiles had: macenko, vahadane, reinhard, none.")] = "",
+    batch: Annotated[int | None, typer.Option("--batch", min=1, help="Tiles at a time.")] = None,
+    licence: Annotated[str, typer.Option("--licence", help="Under which licence the weights are.")] = "",
+    name: Annotated[str, typer.Option("--name", help="What to call it here.")] = "",
+) -> None:
+    """Put a model where wsikit finds it by name, after checking it; options tell what a file of weights does not say.
 
+    \b
     Example: wsikit models add my-model/
+    Example: wsikit models add hf:owner/name
+    Example: wsikit models add foersch.safetensors --architecture fastai:densenet121 --pipeline sts-subtype --classes DDLPS,LMS,MFS,SS,UPS --mpp 0.5 --tile 1024
     """
     from wsikit.errors import UsageError
-    from wsikit.models import CARD_FILE, check_model, installed_folder
+    from wsikit.models import CARD_FILE, check_model, fetch_model, installed_folder
+    from wsikit.models.exchange.state import parse_architecture
     from wsikit.store.durable import write_atomic
 
+    scalings = {"imagenet": {}, "none": {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}}
+    if scaling and scaling not in scalings:
+        raise UsageError(f"--scaling {scaling}: there are {', '.join(scalings)}")
+    told: dict[str, Any] = {"name": name, "pipeline": pipeline, "classes": [c.strip() for c in classes.split(",") if c.strip()], "mpp": mpp, "tile_px": tile}
+    told |= {"architecture": parse_architecture(architecture) if architecture else {}, "scaling": scalings.get(scaling), "batch": batch}
+    told |= {"licence": licence, "stain": stain}
+    if Path(model).is_dir() and any(told.values()):
+        raise UsageError(f"{model}: a model folder's card says everything; edit {CARD_FILE} there")
+    folder = Path(model) if Path(model).is_dir() else fetch_model(model, **told)
     card = check_model(folder)
     target = installed_folder() / card.name
     if (target / CARD_FILE).exists():
-        raise UsageError(f"{target}: a model of this name is there already; remove it, or name yours otherwise in its card")
-    for name in (card.weights.file, CARD_FILE):  # nothing else comes along; the card last, since it makes the folder a model
-        write_atomic(target / name, (folder / name).read_bytes())
+        raise UsageError(f"{target}: a model of this name is there already; remove it, or name yours otherwise in its card (or with --name)")
+    for file in (card.weights.file, CARD_FILE):  # nothing else comes along; the card last, since it makes the folder a model
+        write_atomic(target / file, (folder / file).read_bytes())
     typer.echo(f"{card.name} is now the model of pipeline {card.pipeline}: {target}")
+    typer.echo(f"licence: {card.licence}; {card.trained_on.domain}: {card.trained_on.description}")
+
+
+def _export(
+    model: Name,
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="FILE", help="The file to write.")],
+    to: Annotated[str, typer.Option("--to", help="onnx.")] = "onnx",
+) -> None:
+    """Write a classifier as one ONNX file, with its card inside: probabilities (equal to 1e-4) and features of scaled tiles.
+
+    Example: wsikit models export my-sts --to onnx -o my-sts.onnx
+    """
+    from wsikit.errors import UsageError
+    from wsikit.models import find_model
+    from wsikit.models.exchange.onnx import export_onnx
+
+    if to != "onnx":
+        raise UsageError(f"--to {to}: there is onnx")
+    typer.echo(f"written: {export_onnx(find_model(model), out)}")
 
 
 def _verify(models: Annotated[list[str] | None, typer.Argument(help="Names or folders. [default: all]")] = None, as_json: Json = False) -> int:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from wsikit.errors import UnknownModelError
 from wsikit.models._card import CARD_FILE, Card, check_weights, read_card
+from wsikit.models.exchange import fetch_model, is_elsewhere
 
 if TYPE_CHECKING:
     from wsikit.models._network import Network
@@ -32,7 +33,7 @@ def installed_folder() -> Path:
 @cache
 def families() -> dict[str, str]:
     """Module of each pipeline that has a network, by pipeline name."""
-    modules = [m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_")]
+    modules = [m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_") and not m.ispkg]
     return {name.replace("_", "-"): f"{__name__}.{name}" for name in modules}
 
 
@@ -66,20 +67,25 @@ def available() -> dict[str, Path]:
 
 
 def find_model(ref: str | Path) -> Path:
-    """The folder of a model: a folder, the name of one at hand, or a pipeline's name for its default model.
+    """The folder of a model: a folder, the name of one at hand, a pipeline's name for its default model, or of one from elsewhere.
 
-    A pipeline's default is the installed model with that pipeline, else the bundled ``phantom-<pipeline>``.
+    A pipeline's default is the installed model with that pipeline, else the bundled ``phantom-<pipeline>``. From elsewhere: ``hf:owner/name``,
+    ``timm:name``, ``tia:name`` and ``.onnx`` files, see `wsikit.models.exchange`.
 
     Raises
     ------
     UnknownModelError
         There is no such model; the message lists what there is.
+    ModelError, UsageError
+        What is elsewhere cannot be used as it is.
     """
     at_hand = available()
     if str(ref) in at_hand:
         return at_hand[str(ref)]
     if Path(ref).is_dir():
         return Path(ref)
+    if is_elsewhere(str(ref)):
+        return fetch_model(str(ref))
     if str(ref) in pipelines():
         mine = [name for name, folder in at_hand.items() if folder.parent != BUNDLED and read_card(folder).pipeline == ref]
         name = sorted(mine)[0] if mine else f"phantom-{ref}"
@@ -93,7 +99,7 @@ def load_model(ref: str | Path, device: str = "cpu") -> Network:
 
     Parameters
     ----------
-    ref : the name of a model at hand, a pipeline's name, or a model folder
+    ref : the name of a model at hand, a pipeline's name, a model folder, ``hf:owner/name``, ``timm:name``, ``tia:name``, or an ``.onnx`` file
     device : ``cpu``, ``cuda``, ``cuda:1``, ``mps``
 
     Raises
@@ -112,6 +118,21 @@ def load_model(ref: str | Path, device: str = "cpu") -> Network:
     """
     folder = find_model(ref)
     card = read_card(folder)
+    return load_network(card, folder, device)
+
+
+def load_network(card: Card, folder: Path, device: str = "cpu") -> Network:
+    """The network of a model folder, by its family, or by ONNX Runtime where its weights are an ONNX file of a classifier.
+
+    Raises
+    ------
+    CardError, WeightsMismatchError
+        Its card or weights are wrong.
+    """
+    if card.task == "classify" and card.weights.file.endswith(".onnx"):
+        from wsikit.models.exchange import onnx
+
+        return onnx.load(card, folder, device)
     network: Network = family(card.pipeline).load(card, folder, device)
     return network
 
@@ -131,7 +152,7 @@ def check_model(folder: Path) -> Card:
 
         read_coefficients(card, folder)
     else:
-        family(card.pipeline).load(card, folder, "cpu")
+        load_network(card, folder)
     return card
 
 
@@ -144,9 +165,11 @@ __all__ = [
     "check_weights",
     "families",
     "family",
+    "fetch_model",
     "find_model",
     "installed_folder",
     "load_model",
+    "load_network",
     "pipelines",
     "read_card",
 ]

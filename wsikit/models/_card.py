@@ -116,9 +116,9 @@ class Risk(_Part):
 
 
 class TrainedOn(_Part):
-    """What the model has seen. A ``phantom`` model abstains on everything but phantoms."""
+    """What the model has seen. A ``phantom`` model abstains on everything but phantoms, one of ``photographs`` on all tissue."""
 
-    domain: Literal["phantom", "histology"]
+    domain: Literal["phantom", "histology", "photographs"]
     description: str
     slides: int | None = None
     patients: int | None = None
@@ -127,8 +127,11 @@ class TrainedOn(_Part):
 class Weights(_Part):
     """The weights file and the SHA-256 that it must have."""
 
-    file: str = Field("model.safetensors", pattern=r"^[A-Za-z0-9._-]+\.safetensors$")
+    file: str = Field("model.safetensors", pattern=r"^[A-Za-z0-9._-]+\.(safetensors|onnx)$")
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+
+
+_LATER = ("source",)  # fields younger than models that are about: left out of the digest where a card does not use them, so that it stays
 
 
 class Card(_Part):
@@ -143,6 +146,7 @@ class Card(_Part):
     mpp, tile_px, overlap_px : the grid it is run on
     min_tissue : share of a tile that must be tissue for it to be scored
     batch : tiles per forward pass; fixed, so that a tile's result does not depend on its neighbours
+    source : where a model that was made elsewhere came from, such as ``hf:owner/name@commit``
     """
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
@@ -165,6 +169,7 @@ class Card(_Part):
     metrics: dict[str, Any] = {}
     licence: str
     limitations: str = ""
+    source: str = ""
     weights: Weights
 
     @model_validator(mode="after")
@@ -182,7 +187,8 @@ class Card(_Part):
     @property
     def digest(self) -> str:
         """SHA-256 of the card, and so of the weights it names: what makes two models the same."""
-        return hashlib.sha256(json.dumps(self.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
+        said = self.model_dump(mode="json", exclude={name for name in _LATER if getattr(self, name) == Card.model_fields[name].default})
+        return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
 def read_card(folder: Path) -> Card:

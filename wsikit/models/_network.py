@@ -74,15 +74,17 @@ class Network(ABC):
         """What the model says of uint8 (B, H, W, 3) images at the card's mpp."""
 
 
-class Classifier(Network):
-    """A network whose last layer is a linear one over features."""
+class TileClassifier(Network):
+    """A network that gives each tile the probabilities of classes, and features."""
 
-    def __init__(self, card: Card, net: nn.Module, head: str, device: str = "cpu") -> None:
+    def __init__(self, card: Card, net: nn.Module, device: str = "cpu") -> None:
         super().__init__(card, net, device)
         if card.task != "classify":
             raise CardError(f"model {card.name}: pipeline '{card.pipeline}' needs task 'classify', the card says '{card.task}'")
-        self._head: nn.Module = getattr(net, head)
-        setattr(net, head, nn.Identity())
+
+    @abstractmethod
+    def _forward(self, batch: Tensor) -> tuple[Tensor, Tensor]:
+        """Probabilities (B, K) and features (B, D) of a scaled batch."""
 
     @torch.inference_mode()
     def predict(self, images: np.ndarray | Tensor) -> dict[str, np.ndarray]:
@@ -95,13 +97,37 @@ class Classifier(Network):
         """
         probability, feature = [], []
         for batch, real in self._batches(images):
-            f = self.net(batch)
+            p, f = self._forward(batch)
+            probability.append(p[:real].float().cpu())
             feature.append(f[:real].float().cpu())
-            probability.append(torch.softmax(self._head(f).float(), 1)[:real].cpu())
         if not probability:
-            width = int(getattr(self._head, "in_features", 0))
-            return {"probability": np.empty((0, len(self.card.classes)), np.float32), "feature": np.empty((0, width), np.float32)}
+            return {"probability": np.empty((0, len(self.card.classes)), np.float32), "feature": np.empty((0, self.feature_size), np.float32)}
         return {"probability": torch.cat(probability).numpy(), "feature": torch.cat(feature).numpy()}
+
+    @property
+    @abstractmethod
+    def feature_size(self) -> int:
+        """Features of a tile."""
+
+
+class Classifier(TileClassifier):
+    """A network whose last layer, ``head`` (dotted where it lies deeper), is a linear one over features."""
+
+    def __init__(self, card: Card, net: nn.Module, head: str, device: str = "cpu") -> None:
+        super().__init__(card, net, device)
+        above, _, name = head.rpartition(".")
+        parent = net.get_submodule(above)
+        self._head: Any = getattr(parent, name)
+        setattr(parent, name, nn.Identity())
+
+    def _forward(self, batch: Tensor) -> tuple[Tensor, Tensor]:
+        f = self.net(batch)
+        return torch.softmax(self._head(f).float(), 1), f
+
+    @property
+    def feature_size(self) -> int:
+        """Features of a tile: what the last layer takes."""
+        return int(self._head.in_features)
 
 
 def load_weights(net: nn.Module, card: Card, folder: Path) -> nn.Module:

@@ -14,12 +14,13 @@ from torch import Tensor, nn
 from torchvision.models import inception as tv
 
 from wsikit.errors import CardError
+from wsikit.models import _backbone
 from wsikit.models._card import Card
 from wsikit.models._network import Classifier, load_weights
 
 PIPELINE = "rms-subtype"
 CLASSES = ("ARMS", "ERMS", "other")
-ARCHITECTURES = ("inception_v3", "inception_v3_slim")
+ARCHITECTURES = ("inception_v3", "inception_v3_slim", *_backbone.LIBRARIES)
 FEATURES = 2048
 
 
@@ -45,7 +46,7 @@ def slim_inception(classes: int, width: int) -> nn.Module:
 
 
 def build(card: Card) -> nn.Module:
-    """The untrained network of a card: ``inception_v3``, or ``inception_v3_slim`` with ``width``.
+    """The untrained network of a card: ``inception_v3``, ``inception_v3_slim`` with ``width``, or one of a library.
 
     Raises
     ------
@@ -53,14 +54,18 @@ def build(card: Card) -> nn.Module:
         The card names another architecture or width.
     """
     name = card.architecture.get("name")
+    if name in _backbone.LIBRARIES:
+        return _backbone.build(card)
     if name == "inception_v3":
         return tv.Inception3(num_classes=len(card.classes), aux_logits=False, init_weights=False)
     width = card.architecture.get("width")
     if name == "inception_v3_slim" and width in (2, 4, 8, 16):
         return slim_inception(len(card.classes), width)
-    raise CardError(f"model {card.name}: architecture.name must be one of {', '.join(ARCHITECTURES)} (the latter with width 2, 4, 8 or 16)")
+    raise CardError(f"model {card.name}: architecture.name must be one of {', '.join(ARCHITECTURES)} (inception_v3_slim with width 2, 4, 8 or 16)")
 
 
 def load(card: Card, folder: Path, device: str) -> Classifier:
     """The trained model of a folder, on a device."""
+    if card.architecture.get("name") in _backbone.LIBRARIES:
+        return _backbone.load(card, folder, device)
     return Classifier(card, load_weights(build(card), card, folder), "fc", device)

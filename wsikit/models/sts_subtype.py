@@ -12,22 +12,25 @@ from torch import nn
 from torchvision.models import DenseNet, densenet121
 
 from wsikit.errors import CardError
+from wsikit.models import _backbone
 from wsikit.models._card import Card
 from wsikit.models._network import Classifier, load_weights
 
 PIPELINE = "sts-subtype"
 CLASSES = ("DDLPS", "LMS", "MFS", "SS", "UPS")
-ARCHITECTURES = ("densenet121", "densenet")
+ARCHITECTURES = ("densenet121", "densenet", *_backbone.LIBRARIES)
 
 
 def build(card: Card) -> nn.Module:
-    """The untrained network of a card: ``densenet121``, or ``densenet`` with torchvision's own arguments.
+    """The untrained network of a card: ``densenet121``, ``densenet`` with torchvision's own arguments, or one of a library.
 
     Raises
     ------
     CardError
         The card names another architecture, or arguments that it does not have.
     """
+    if card.architecture.get("name") in _backbone.LIBRARIES:
+        return _backbone.build(card)
     arguments = {k: v for k, v in card.architecture.items() if k != "name"}
     try:
         if card.architecture.get("name") == "densenet121":
@@ -41,4 +44,6 @@ def build(card: Card) -> nn.Module:
 
 def load(card: Card, folder: Path, device: str) -> Classifier:
     """The trained model of a folder, on a device."""
+    if card.architecture.get("name") in _backbone.LIBRARIES:
+        return _backbone.load(card, folder, device)
     return Classifier(card, load_weights(build(card), card, folder), "classifier", device)
