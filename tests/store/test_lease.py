@@ -85,6 +85,7 @@ def test_a_clock_that_is_off_takes_nothing_over(tmp_path: Path, monkeypatch: pyt
         raise OSError(errno.ENOLCK, "no locks available")
 
     monkeypatch.setattr("fcntl.flock", no_locks)
+    monkeypatch.setattr(leases, "BEAT_SECONDS", 0.05)
     monkeypatch.setattr(time, "time", lambda: 4e9)
     (tmp_path / "lock.lease").touch()
     with lease(tmp_path / "lock") as mine:
@@ -92,3 +93,12 @@ def test_a_clock_that_is_off_takes_nothing_over(tmp_path: Path, monkeypatch: pyt
     os.utime(tmp_path / "lock.lease", (1e9, 1e9))
     with lease(tmp_path / "lock") as mine:
         assert mine
+
+
+def test_a_clock_that_is_set_forward_takes_nothing_from_a_living_owner(tmp_path: Path, holder: subprocess.Popen[str], locks: str) -> None:
+    """Its file looks an hour old until it is renewed."""
+    if locks == "without":
+        os.utime(tmp_path / "lock.lease", (1e9, 1e9))
+    with lease(tmp_path / "lock") as mine:
+        assert not mine
+    assert holder.poll() is None

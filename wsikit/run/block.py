@@ -18,6 +18,7 @@ from wsikit.errors import DamagedSlideError
 from wsikit.geometry import Region
 from wsikit.grid import Block, TileGrid
 from wsikit.models import load_model
+from wsikit.run.device import device_errors
 from wsikit.run.job import load_job
 from wsikit.run.plan import BLOCK_LEVELS, PIXELS, PYRAMID_FACTOR, QUALITY, Plan, Stage, chunk_px
 from wsikit.run.prepare import load_plan, load_tissue, open_case, store_path
@@ -48,6 +49,7 @@ def worker_model(folder: str, digest: str, device: str) -> Network:
     return load_model(folder, device)
 
 
+@device_errors()
 def do_block(run_dir: str, run_key: str, slide_id: str, block: Block, names: list[str]) -> dict[str, Any]:
     """Do some stages of a block and return its receipt, once all its bytes are on the disk, with the ``seconds`` of each stage.
 
@@ -57,6 +59,8 @@ def do_block(run_dir: str, run_key: str, slide_id: str, block: Block, names: lis
         The slide cannot be decoded here.
     OutputError
         The disk is full or cannot be written.
+    EngineError
+        The GPU failed.
     """
     job = load_job(run_dir, run_key)
     path = store_path(run_dir, slide_id)

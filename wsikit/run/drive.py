@@ -95,6 +95,8 @@ class Driver:
         ------
         OutputError
             The disk is full or cannot be written; what is done is kept.
+        EngineError
+            The scheduler went away, or the GPU failed in this process; what is done is kept.
         KeyboardInterrupt
             The user stopped it; what is done is kept.
         """
@@ -178,7 +180,7 @@ class Driver:
                 self._prepared(slide)
             else:
                 self._stored(slide)
-        except OutputError:
+        except (OutputError, EngineError):
             raise
         except CancelledError as e:
             raise EngineError("the scheduler went away; what is done is kept, run the same command again to go on") from e

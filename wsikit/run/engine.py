@@ -13,6 +13,7 @@ from typing import Any
 
 from wsikit.errors import EngineError, UsageError
 from wsikit.run.cluster import ClusterConfig, start_cluster
+from wsikit.run.device import let_process_end
 from wsikit.run.tls import tls_files
 from wsikit.threads import cores
 
@@ -213,5 +214,6 @@ def worker_options(index: int, device: str, gpus: Sequence[str] = ("0",)) -> dic
 
 
 def dask_setup(_: Any) -> None:
-    """Called by dask in each new worker process: Ctrl-C in a terminal reaches them too, and the run itself ends them."""
+    """Called by dask in each new worker process: Ctrl-C in a terminal reaches them too, and the run itself ends them; a nanny starts them again."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    let_process_end()

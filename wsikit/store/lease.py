@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -72,11 +73,15 @@ def _renew(path: Path, done: threading.Event) -> None:
 
 
 def _silent(path: Path) -> bool:
-    """Whether a file is there that nobody renews, by the clock of the file system itself."""
+    """Whether a file is there that nobody renews, by the clock of the file system itself; that may be set forward, so it is watched for a beat."""
     now = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         now.touch()
-        return now.stat().st_mtime - path.stat().st_mtime > SILENT_SECONDS
+        last = path.stat().st_mtime
+        if now.stat().st_mtime - last <= SILENT_SECONDS:
+            return False
+        time.sleep(2 * BEAT_SECONDS)
+        return path.stat().st_mtime == last
     except FileNotFoundError:
         return False
     finally:
