@@ -79,6 +79,8 @@ def admit(path: str | Path, reader: str | None = None) -> str:
 
 def refusal(path: str | Path, death: SandboxDiedError) -> SlideError:
     """Why a file is refused on which the process that looked at it died, or met an error that nobody foresaw."""
+    if death.kind == "error" and is_remote(locate(path)):
+        return SlideNotFoundError(f"{path}: its server does not give it ({death.detail}); try again, or copy the slide here")
     kind = DamagedSlideError if death.kind == "error" else UnsafeSlideError
     return kind(f"{path}: opening it {_DIED[death.kind].format(death.detail)}")
 

@@ -25,6 +25,7 @@ Scheduler = Annotated[str | None, typer.Option("--scheduler", help="Address of a
 Cluster = Annotated[Path | None, typer.Option("--cluster", help="A batch system starts the workers: a TOML file such as pipelines/archive_slurm.toml.")]
 Tls = Annotated[Path | None, typer.Option("--tls", help="Folder of wsikit cluster init, for a --scheduler at tls://host:port.")]
 Memory = Annotated[str | None, typer.Option("--memory", help="Most memory of all processes together, such as 16GiB: fewer workers, then smaller blocks.")]
+CopyTo = Annotated[str | None, typer.Option("--copy-to", help="Copy each finished slide to an object store as well, such as s3://bucket/run.")]
 ReaderName = Annotated[str | None, typer.Option("--reader", help="Read all slides with this one, such as cucim. [default: the best for each file]")]
 Device = Annotated[str, typer.Option("--device", help="cpu, cuda or mps.")]
 MppOverride = Annotated[float | None, typer.Option("--mpp-override", help="µm/px of level 0, over what the files say (a CSV's mpp column goes first).")]

@@ -9,6 +9,7 @@ import typer
 from wsikit.cli.options import (
     AnyStain,
     Cluster,
+    CopyTo,
     Device,
     ExpectSha256,
     FocalPlane,
@@ -54,6 +55,7 @@ def register(app: typer.Typer) -> None:
         tls: Tls = None,
         cluster: Cluster = None,
         memory: Memory = None,
+        copy_to: CopyTo = None,
         device: Device = "cpu",
         as_json: Json = False,
     ) -> int:
@@ -76,6 +78,7 @@ def register(app: typer.Typer) -> None:
             "focal_plane": focal_plane,
             "reader": reader,
             "memory": memory,
+            "copy_to": copy_to,
             "cluster": cluster,
             "tls": tls,
             "any_stain": any_stain,

@@ -51,7 +51,7 @@ def score(
         – a model always sees the colours of its card;
         of the work: ``device``, ``memory`` (such as "16GiB", for all processes of this machine together), ``block_px``, ``cluster`` (a TOML
         file, see `wsikit.run.cluster`), ``tls`` (the folder of ``wsikit cluster init``, for a scheduler at tls://), ``task_seconds`` (a worker that is at a
-        block for longer is ended, by default 1800), ``debug``
+        block for longer is ended, by default 1800), ``copy_to`` (an address such as s3://bucket/run: finished slides are copied there), ``debug``
 
     Raises
     ------
@@ -164,6 +164,7 @@ def _run(
         "cluster",
         "tls",
         "task_seconds",
+        "copy_to",
         "upsample",
         "debug",
     }
@@ -190,7 +191,7 @@ def _run(
     where = Where(workers, worker_bytes, scheduler, read_cluster(Path(cluster)) if cluster else None, Path(tls) if tls else None)
     if options.get("task_seconds"):
         where = replace(where, task_seconds=float(options["task_seconds"]))
-    return carry_out(folder, job, where, on_progress, debug=bool(options.get("debug")))
+    return carry_out(folder, job, where, on_progress, debug=bool(options.get("debug")), copy_to=options.get("copy_to") or "")
 
 
 __all__ = ["Progress", "Run", "score", "tile", "tile_slides"]

@@ -18,6 +18,7 @@ from wsikit.errors import EngineError, OutputError, WsikitError
 from wsikit.grid import Block
 from wsikit.readers._said import said
 from wsikit.run.block import do_block
+from wsikit.run.copies import Copies
 from wsikit.run.engine import Pool
 from wsikit.run.finish import finish_slide
 from wsikit.run.job import Job
@@ -87,6 +88,7 @@ class Driver:
     watched: float = field(default_factory=monotonic)
     task_seconds: float = 1800.0
     clock: Clock = field(default_factory=Clock)
+    copies: Copies | None = None
 
     def run(self) -> dict[str, dict[str, Any]]:
         """Work until every slide has a result; returns them by id.
@@ -229,6 +231,8 @@ class Driver:
         slide.ended = True
         self.results[slide.slide_id] = result
         self.active = [s for s in self.active if s is not slide]
+        if self.copies is not None:
+            self.copies.slide(slide.slide_id)
         self.on_progress(Progress("slide", slide.slide_id, status=result["status"], reason=result["reason"]))
 
 

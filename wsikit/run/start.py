@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from wsikit.errors import OutputError, StoreMismatchError
+from wsikit.run.copies import Copies
 from wsikit.run.drive import Driver, Progress
 from wsikit.run.engine import Where, open_pool
 from wsikit.run.job import RUN_FILE, Job, merge_jobs, now, only_run, read_run, write_run
@@ -41,7 +42,7 @@ class Run:
         return open_store(self.folder / "slides" / f"{slide_id}.zarr")
 
 
-def carry_out(folder: Path, job: Job, where: Where, on_progress: Callable[[Progress], None], *, debug: bool = False) -> Run:
+def carry_out(folder: Path, job: Job, where: Where, on_progress: Callable[[Progress], None], *, debug: bool = False, copy_to: str = "") -> Run:
     """Do what is not done yet of a job, and of what was asked of this folder before.
 
     Raises
@@ -54,19 +55,22 @@ def carry_out(folder: Path, job: Job, where: Where, on_progress: Callable[[Progr
         The scheduler cannot be reached.
     """
     prepare_folder(folder)
+    copies = Copies(folder, copy_to) if copy_to else None
     with only_run(folder):
         if (folder / RUN_FILE).exists():
             job = merge_jobs(Job.model_validate(read_run(folder)["job"]), job)
         started = now()
         write_run(folder, job, started=started)
         with open_pool(where, job.device) as pool:
-            driver = Driver(folder, job, pool, on_progress, debug, task_seconds=where.task_seconds)
+            driver = Driver(folder, job, pool, on_progress, debug, task_seconds=where.task_seconds, copies=copies)
             results = driver.run()
         _clear_strays(folder, results)
         slides = {k: r["slide"]["digest"] for k, r in results.items() if "slide" in r}
         seconds = {stage: round(value, 3) for stage, value in sorted(driver.clock.seconds.items())}
         done = {"started": started, "finished": now(), "workers": pool.workers, "worker_seconds": seconds}
         write_run(folder, job, **done, slide_digests=slides, files=table_digests(folder))
+        if copies is not None:
+            copies.finish()
     return Run(folder, results, seconds)
 
 
