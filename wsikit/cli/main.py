@@ -35,6 +35,7 @@ VERBS = (
     "score",
     "aggregate",
     "view",
+    "review",
     "export",
     "report",
     "train",

@@ -33,7 +33,7 @@ def write_reports(folder: Path) -> Path:
         raise StoreMismatchError(f"{folder}: no results of a wsikit run here; give the folder that wsikit score wrote with -o")
     run = json.loads((folder / "run.json").read_text())
     pages = Environment(loader=PackageLoader("wsikit.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    pages.globals.update(statement=RESEARCH_USE_ONLY, answer=answer)
+    pages.globals.update(statement=RESEARCH_USE_ONLY, answer=answer, reviewed=reviewed)
     out = folder / "reports"
     for result in results:
         picture = folder / "slides" / f"{result['slide_id']}.png"
@@ -85,3 +85,18 @@ def answer(r: Mapping[str, Any]) -> str:
     between = {t: f" (95 % {low:.2f}–{high:.2f})" for t, (low, high) in r.get("survival_interval", {}).items()}
     survival = ", ".join(f"{p:.2f}{between.get(t, '')} at {t}" for t, p in r["survival"].items())
     return f"log hazard ratio {r['risk']:.2f} to the mean training patient, {group}; without {r['endpoint']}: {survival}"
+
+
+def reviewed(r: Mapping[str, Any]) -> str:
+    """What people made of a pipeline's answer, in words."""
+    parts = []
+    if said := r.get("verdict"):
+        of = f" (the model said {said['model_call']})" if said["model_call"] and said["model_call"] != said["call"] else ""
+        comment = f": {said['comment']}" if said["comment"] else ""
+        parts.append(f"{said['verdict']} as {said['call']}{of} by {said['by']}, {said['time']}{comment}")
+    if people := r.get("people"):
+        told = f"{people['confirmed']} confirmed, {people['rejected']} rejected, {people['added']} added, {people['not_looked_at']} not looked at"
+        parts.append(f"{answer(r)} – {told}")
+    if not parts:
+        parts.append(answer(r))
+    return "; ".join(parts)

@@ -25,6 +25,8 @@ from wsikit.grid import Raster, TileGrid
 from wsikit.models import RISK_PIPELINE, Card
 from wsikit.overlay.heat import heat_map, heat_placement
 from wsikit.overlay.picture import write_overview
+from wsikit.overlay.shapes import on_mask
+from wsikit.review import Review
 from wsikit.run import damaged
 from wsikit.run.job import Job, ModelRef, load_job
 from wsikit.run.ledger import commit_slide, finished_stages, written_parts
@@ -57,6 +59,7 @@ NO_NUMBERS = (
     "features",
 )
 SURVIVAL_INPUTS = "survival_inputs"
+REVIEW = "review"
 
 
 def finish_slide(run_dir: str, run_key: str, slide_id: str) -> dict[str, Any]:
@@ -110,6 +113,8 @@ def aggregate_slide(run_dir: str, run_key: str, slide_id: str) -> None:
     if RISK_PIPELINE in job.models:
         results[RISK_PIPELINE], inputs = _risk_result(store, job.models[RISK_PIPELINE], results, job.case(slide_id).extra)
         more = {} if inputs is None else {SURVIVAL_INPUTS: inputs.to_json()}
+    reviewed = Review(store, job.cards(), results=results).summary()
+    more |= {} if reviewed is None else {REVIEW: reviewed}
     write_json(path.with_suffix(".json"), slide_result(store, plan, job, results) | more)
     write_geojson(store, path.with_suffix(".geojson"))
     write_overview(store, path.with_suffix(".png"))
@@ -229,15 +234,6 @@ def _detections(
     counted = columns["position"][columns["score"] >= card.detection.threshold]
     heat, cell = density_map(counted, tissue, raster.downsample, store.mpp)
     return columns, (heat[None], Placement.of(cell, store.mpp))
-
-
-def on_mask(position: np.ndarray, mask: np.ndarray, downsample: tuple[float, float]) -> np.ndarray:
-    """Which points (M, 2) in level-0 px lie on a mask? bool (M,)"""
-    cell = np.floor(position / np.array(downsample)).astype(int)
-    inside = ((cell >= 0) & (cell < mask.shape[::-1])).all(1)
-    out = np.zeros(len(position), bool)
-    out[inside] = mask[cell[inside, 1], cell[inside, 0]]
-    return out
 
 
 def _pipeline_result(store: SlideStore, card: Card, ref: ModelRef, stage: Stage | None) -> dict[str, Any]:

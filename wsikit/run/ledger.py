@@ -7,14 +7,17 @@ damage would come to be receipted as right.
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from wsikit.errors import DamagedStoreError
 from wsikit.grid import Block
 from wsikit.models import RISK_PIPELINE
 from wsikit.run.job import Job
 from wsikit.run.plan import PIXELS, Plan
+from wsikit.store.durable import sha256_file, write_atomic
 from wsikit.store.receipts import Receipt, append_receipt, digests, read_receipts, rewrite_receipts
 
 SLIDE, LAYOUT = "slide", "layout"
@@ -119,6 +122,23 @@ def commit_results(store: Path) -> None:
     files = [*_results(store), *_files(store / MADE_AGAIN)]
     again = Receipt(block=SLIDE, keys=whole.keys, files={**kept, **digests(store.parent, files)})
     rewrite_receipts(receipts_path(store), [*(r for r in receipts if r.block != SLIDE), again])
+
+
+def replace_result(store: Path, data: bytes) -> None:
+    """Put another result in the place of a slide's own, and its digest for the old one's.
+
+    Raises
+    ------
+    DamagedStoreError
+        The old one is not what was written.
+    OutputError
+        The disk is full or cannot be written.
+    """
+    whole, file = _latest(store)[SLIDE], store.with_suffix(RESULT_SUFFIXES[0])
+    if not file.is_file() or sha256_file(file) != whole.files.get(file.name):
+        raise DamagedStoreError(f"{file}: missing, or not what was written; run wsikit aggregate on the run folder")
+    write_atomic(file, data)
+    append_receipt(receipts_path(store), whole.model_copy(update={"files": {**whole.files, file.name: hashlib.sha256(data).hexdigest()}}))
 
 
 def _sweep(store: Path) -> None:

@@ -47,7 +47,8 @@ def write_results(folder: Path, job: Job, results: Mapping[str, Mapping[str, Any
     names = list(job.models)
     slides = [_slide_row(case.path, case.patient, results[case.slide_id], names, cards) for case in job.slides if case.slide_id in results]
     extra = ("patient",) if any(c.patient for c in job.slides) else ()
-    columns = [*SLIDE_COLUMNS, *extra, *(c for n in names for c in _columns(n, cards))]
+    reviewed = [c for n in names for c in _reviewed_columns(n, cards)] if any("review" in r for r in results.values()) else []
+    columns = [*SLIDE_COLUMNS, *extra, *(c for n in names for c in _columns(n, cards)), *reviewed]
     write_csv(folder / "slides.csv", columns, slides)
     if extra:
         rows = list(_patient_rows(job, results, cards))
@@ -88,6 +89,27 @@ def _columns(name: str, cards: Mapping[str, Card]) -> list[str]:
     return [f"{name}.{f}" for f in fields]
 
 
+_REVIEWED_COUNTS = ("count", "area_mm2", "per_mm2", "low", "high", "hotspot_count", "hotspot_per_mm2", "not_looked_at")
+
+
+def _reviewed_columns(name: str, cards: Mapping[str, Card]) -> list[str]:
+    """What people made of an answer stands in columns of its own, after all those of the models."""
+    counts = _REVIEWED_COUNTS if name in cards and cards[name].task == "detect" else ()
+    return [f"{name}.reviewed_{field}" for field in ("by", "status", "call", "comment", *counts)]
+
+
+def _reviewed_cells(result: Mapping[str, Any]) -> dict[str, Any]:
+    cells: dict[str, Any] = {}
+    review = result.get("review", {"pipelines": {}})
+    for name, answer in review["pipelines"].items():
+        found: dict[str, Any] = {k: answer.get(k) for k in ("status", "call", *_REVIEWED_COUNTS)}
+        found |= {"by": " ".join(review["by"]), "comment": answer.get("verdict", {}).get("comment", "")}
+        found |= {f"hotspot_{k}": answer["hotspot"][k] for k in ("count", "per_mm2") if answer.get("hotspot")}
+        found |= {"not_looked_at": answer["people"]["not_looked_at"]} if "people" in answer else {}
+        cells |= {f"{name}.reviewed_{k}": "" if v is None else v for k, v in found.items()}
+    return cells
+
+
 def _slide_row(path: str, patient: str, result: Mapping[str, Any], names: Sequence[str], cards: Mapping[str, Card]) -> dict[str, Any]:
     row: dict[str, Any] = {k: result.get(k, "") for k in ("slide_id", "status", "reason", "tissue_mm2", "n_tiles")}
     row |= {"path": path, "patient": patient} | _flaws(result)
@@ -102,6 +124,7 @@ def _slide_row(path: str, patient: str, result: Mapping[str, Any], names: Sequen
             "missing_tiles": result["slide"].get("missing_tiles", ""),
             "damaged_share": result.get("damaged", {}).get("tissue_share", ""),
         }
+    row |= _reviewed_cells(result)
     for name in names:
         row |= _pipeline_cells(name, result["pipelines"].get(name) or {"status": "failed", "reason": result["reason"]})
     return row

@@ -1,0 +1,309 @@
+"""A person's review of a slide: kept beside what the models said, never instead of it.
+
+`Review` holds the state and recounts; `wsikit.review.journal` keeps what was said; `wsikit.review.files` takes and gives tables and QuPath's GeoJSON.
+No viewer is imported here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+from shapely.geometry.base import BaseGeometry
+
+from wsikit.errors import UsageError
+from wsikit.export.corrections import Shape, mask_of
+from wsikit.models import Card
+from wsikit.overlay.shapes import on_mask
+from wsikit.review.answers import call_again, count_again, with_verdict
+from wsikit.review.changes import NAMES, Area, Change, Entry, Label, Move, Undo, Verdict
+from wsikit.review.journal import Journal, journal_path
+from wsikit.review.objects import UNSEEN, Objects
+from wsikit.store import SlideStore
+
+
+class Review:
+    """What people say of a slide, and the answers that follow from it.
+
+    Parameters
+    ----------
+    store : the slide's store; its journal lies beside it
+    cards : model cards by pipeline: thresholds, merging distance and hotspot area are theirs
+    by : initials of who reviews; reading needs none
+    results : the models' answers by pipeline; by default those of the store's result
+
+    Raises
+    ------
+    DamagedStoreError, StoreMismatchError
+        The journal is damaged, or of another slide.
+
+    Examples
+    --------
+    >>> review = open_review("out/", "a", by="AB")                      # doctest: +SKIP
+    >>> review.label("mitosis", (10240.5, 8121.0), "lookalike")         # doctest: +SKIP
+    >>> review.answer("mitosis")["count"]                               # doctest: +SKIP
+    11
+    """
+
+    def __init__(self, store: SlideStore, cards: Mapping[str, Card], by: str = "", results: Mapping[str, Any] | None = None) -> None:
+        self.store, self.cards, self.by = store, cards, by
+        self.results = store.result["pipelines"] if results is None else results
+        raster = store.attributes["survey"]["raster"]
+        self.downsample: tuple[float, float] = (raster["downsample"][0], raster["downsample"][1])
+        self._tissue0 = store.tissue() == 1
+        self._tables = store.tables()
+        self._journal = Journal(journal_path(store.path), store.attributes["slide"]["digest"])
+        self._fold()
+
+    # what is
+
+    @property
+    def entries(self) -> list[Entry]:
+        """All that was ever said, oldest first."""
+        return self._journal.entries
+
+    @property
+    def standing(self) -> list[Entry]:
+        """What was said and not taken back."""
+        undone = {e.change.n for e in self.entries if isinstance(e.change, Undo)}
+        return [e for e in self.entries if e.n not in undone and not isinstance(e.change, Undo)]
+
+    @property
+    def detectors(self) -> list[str]:
+        """Pipelines with objects to review."""
+        return [n for n, c in self.cards.items() if c.detection is not None and n in self._tables and "position" in self._tables[n]]
+
+    @property
+    def tissue(self) -> np.ndarray:
+        """Where there is tissue to be counted, bool (H, W) on the low-power raster: the model's mask with people's corrections."""
+        return self._tissue
+
+    @property
+    def gone(self) -> np.ndarray:
+        """Tissue of the model's mask that people took away, bool (H, W)."""
+        return self._tissue0 & ~self._tissue
+
+    @property
+    def tissue_mm2(self) -> float:
+        """Area of that tissue."""
+        px_mm2 = float(np.prod(self.downsample) * np.prod(self.store.mpp)) / 1e6
+        change = int(self._tissue.sum()) - int(self._tissue0.sum())
+        return max(0.0, float(self.store.attributes["survey"]["tissue_mm2"]) + change * px_mm2)
+
+    @property
+    def unsearched_mm2(self) -> float:
+        """Area of tissue that a person added, where no model has looked."""
+        return float((self._tissue & ~self._tissue0).sum() * np.prod(self.downsample) * np.prod(self.store.mpp) / 1e6)
+
+    def objects(self, pipeline: str) -> Objects:
+        """The objects of a pipeline.
+
+        Raises
+        ------
+        UsageError
+            It has none.
+        """
+        if pipeline not in self._objects:
+            if pipeline not in self.detectors:
+                raise UsageError(f"{self.store.slide_id}: '{pipeline}' has no detections to review; there are: {', '.join(self.detectors) or '(none)'}")
+            self._objects[pipeline] = self._load(pipeline)
+        return self._objects[pipeline]
+
+    def threshold(self, pipeline: str) -> float:
+        """From which score on the model counts."""
+        detection = self.cards[pipeline].detection
+        assert detection is not None
+        return detection.threshold
+
+    def counted(self, pipeline: str) -> np.ndarray:
+        """Which objects count: by their labels, or else the model, and on tissue; bool (M,)."""
+        found = self.objects(pipeline)
+        return found.counts & on_mask(found.position, self._tissue, self.downsample)
+
+    def answer(self, pipeline: str) -> dict[str, Any]:
+        """A pipeline's answer with what people said, as the models' answers are written; ``model`` aside."""
+        verdict = next((e for e in reversed(self.standing) if isinstance(e.change, Verdict) and e.change.pipeline == pipeline), None)
+        if pipeline in self.detectors:
+            found = count_again(self, pipeline)
+        elif pipeline in self.cards and self.edited and pipeline in self._tables:
+            found = call_again(self, pipeline, self._tables[pipeline])
+        else:
+            found = {k: v for k, v in self.results[pipeline].items() if k != "model"}
+        return with_verdict(found, verdict, self.results[pipeline].get("call"))
+
+    @property
+    def edited(self) -> bool:
+        """Whether regions or tissue were changed."""
+        return any(isinstance(e.change, Area) for e in self.standing)
+
+    @property
+    def touched(self) -> list[str]:
+        """Pipelines whose answer a person had a part in."""
+        named = {e.change.pipeline for e in self.standing if isinstance(e.change, Label | Move | Verdict)}
+        return [n for n in self.results if n in named or (self.edited and n in self.cards and n in self._tables)]
+
+    def summary(self) -> dict[str, Any] | None:
+        """What belongs into the slide's result, beside the models' answers; None where nothing stands."""
+        standing = self.standing
+        if not standing:
+            return None
+        return {
+            "by": sorted({e.by for e in standing}),
+            "first": standing[0].time,
+            "last": standing[-1].time,
+            "changes": len(standing),
+            "journal": self._journal.path.name,
+            "journal_sum": self._journal.sum,
+            "tissue_mm2": round(self.tissue_mm2, 6),
+            "unsearched_mm2": round(self.unsearched_mm2, 6),
+            "pipelines": {name: self.answer(name) for name in self.touched if name in self.results},
+        }
+
+    # what is said
+
+    def label(self, pipeline: str, at: tuple[float, float], label: str, comment: str = "") -> int:
+        """Say what the object at ``at`` (level-0 px x, y) is, one of `NAMES`; where there is none, it is added. Returns its row.
+
+        Raises
+        ------
+        UsageError
+            There is no such label or pipeline, the place is beyond the slide, or the initials are missing.
+        OutputError
+            It cannot be written, and does not hold.
+        """
+        if label not in NAMES:
+            raise UsageError(f"no label is called '{label}'; there are: {', '.join(NAMES)}")
+        found, place = self.objects(pipeline), self.inside(at)
+        self.say([(Label(pipeline=pipeline, at=place, label=label, score=self.score_at(pipeline, place)), comment)])
+        return found.find(place)
+
+    def score_at(self, pipeline: str, at: tuple[float, float]) -> float | None:
+        """What the model gave the object at ``at``; None where it found none."""
+        found = self.objects(pipeline)
+        row = found.find(at)
+        return float(found.score[row]) if 0 <= row < found.n_model else None
+
+    def move(self, pipeline: str, at: tuple[float, float], to: tuple[float, float], comment: str = "") -> None:
+        """Put the object at ``at`` to ``to``, level-0 px x, y.
+
+        Raises
+        ------
+        UsageError, OutputError
+            As for `label`; or nothing is there.
+        """
+        if self.objects(pipeline).find(at) < 0:
+            raise UsageError(f"{self.store.slide_id}: no object of {pipeline} at x {at[0]:.0f}, y {at[1]:.0f}")
+        self.say([(Move(pipeline=pipeline, at=self.inside(at), to=self.inside(to)), comment)])
+
+    def area(self, effect: Literal["exclude", "tissue", "background"], shape: BaseGeometry, comment: str = "") -> None:
+        """Leave a region (level-0 px) out of everything, or correct the tissue mask there.
+
+        Raises
+        ------
+        UsageError
+            The region encloses nothing, or the initials are missing.
+        OutputError
+            It cannot be written, and does not hold.
+        """
+        if shape.is_empty or shape.area <= 0:
+            raise UsageError("a region that encloses nothing; draw around some tissue")
+        self.say([(Area.of(effect, shape), comment)])
+
+    def verdict(self, pipeline: str, call: str, comment: str = "") -> None:
+        """Accept a pipeline's call, or overrule it by another.
+
+        Raises
+        ------
+        UsageError
+            No such pipeline was scored, the call is empty or too long, or the initials are missing.
+        OutputError
+            It cannot be written, and does not hold.
+        """
+        if pipeline not in self.results:
+            raise UsageError(f"{self.store.slide_id}: no pipeline '{pipeline}' was scored; there are: {', '.join(self.results)}")
+        if not 0 < len(call) <= 80:
+            raise UsageError("a call has 1 to 80 letters")
+        self.say([(self.verdict_of(pipeline, call), comment)])
+
+    def verdict_of(self, pipeline: str, call: str) -> Verdict:
+        """The verdict that a call is, beside the model's."""
+        model = self.results[pipeline]
+        agreed = model["status"] == "ok" and call == model.get("call")
+        return Verdict(pipeline=pipeline, verdict="accepted" if agreed else "overruled", call=call)
+
+    def undo(self, comment: str = "") -> Entry | None:
+        """Take back the last change that stands; returns it, None when there is none.
+
+        Raises
+        ------
+        UsageError, OutputError
+            The initials are missing, or it cannot be written.
+        """
+        if not (standing := self.standing):
+            return None
+        self.say([(Undo(n=standing[-1].n), comment)])
+        return standing[-1]
+
+    # how
+
+    def say(self, changes: Sequence[tuple[Change, str]]) -> None:
+        """Write several changes at once, each with a comment; they are taken as they are.
+
+        Raises
+        ------
+        UsageError, OutputError
+            The initials are missing, or it cannot be written, and nothing holds.
+        """
+        known = len(self.entries)
+        fresh = self._journal.append(changes, self.by)
+        if len(self.entries) > known + len(fresh) or any(isinstance(c, Undo) for c, _ in changes):  # or somebody else wrote meanwhile
+            self._fold()
+        else:
+            for entry in fresh:
+                self._apply(entry)
+
+    def _fold(self) -> None:
+        self._objects: dict[str, Objects] = {}
+        self._tissue = self._tissue0
+        for entry in self.standing:
+            self._apply(entry)
+
+    def _apply(self, entry: Entry) -> None:
+        change = entry.change
+        if isinstance(change, Label | Move) and change.pipeline not in self.detectors:
+            return  # said of a pipeline that this run did not score
+        if isinstance(change, Label):
+            self.objects(change.pipeline).say(change.at, change.label)
+        elif isinstance(change, Move):
+            self.objects(change.pipeline).move(change.at, change.to)
+        elif isinstance(change, Area):
+            h, w = self._tissue0.shape
+            inside = mask_of([Shape("", "annotation", "", change.shape, {})], "", (w, h), self.downsample)
+            self._tissue = self._tissue | inside if change.effect == "tissue" else self._tissue & ~inside
+
+    def _load(self, pipeline: str) -> Objects:
+        table, detection = self._tables[pipeline], self.cards[pipeline].detection
+        assert detection is not None
+        score = table["score"]
+        # where the model withholds its answer, nothing counts but what a person says
+        answers = self.results.get(pipeline, {}).get("status") == "ok"
+        counted = (score >= np.float32(detection.threshold)) & answers
+        return Objects(table["position"], score, counted, self.store.mpp, detection.merge_um)
+
+    def inside(self, at: tuple[float, float]) -> tuple[float, float]:
+        """The place, level-0 px x, y.
+
+        Raises
+        ------
+        UsageError
+            It lies beyond the slide.
+        """
+        w, h = self.store.attributes["slide"]["size"]
+        x, y = float(at[0]), float(at[1])
+        if not (0 <= x < w and 0 <= y < h):
+            raise UsageError(f"{self.store.slide_id}: x {x:.0f}, y {y:.0f} lies beyond the slide's {w} × {h} px")
+        return x, y
+
+
+__all__ = ["NAMES", "UNSEEN", "Review", "journal_path"]
