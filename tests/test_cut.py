@@ -27,9 +27,9 @@ class Counted(Slide):
 
     reads: list[tuple[int, Region]]
 
-    def read_level(self, level: int, region: Region) -> np.ndarray:
+    def read_level(self, level: int, region: Region, lost: list[Region] | None = None) -> np.ndarray:
         self.reads.append((level, region))
-        return super().read_level(level, region)
+        return super().read_level(level, region, lost)
 
 
 @pytest.fixture(scope="module")

@@ -9,11 +9,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from wsikit.clock import Clock
-from wsikit.errors import DamagedSlideError
 from wsikit.geometry import Region
 from wsikit.grid import Raster, TileGrid
 from wsikit.resample import resample
-from wsikit.salvage import read_around
 from wsikit.slide import Slide
 from wsikit.stain import StainFit, get_method
 
@@ -73,7 +71,7 @@ def cut(slide: Slide, wants: Mapping[str, Want], device: str = "cpu", clock: Clo
     for raster, box in rasters.items():
         levels[raster.level] = _union(levels.get(raster.level), raster.source_window(box.x, box.y, box.w, box.h))
     with clock("read"):
-        sources = {level: _source(slide, level, window, lost) for level, window in levels.items()}
+        sources = {level: slide.read_level(level, window, lost) for level, window in levels.items()}
     with clock("resample"):
         pixels = {raster: _resampled(raster, box, sources[raster.level], levels[raster.level]) for raster, box in rasters.items()}
     done: dict[tuple[Raster, str], np.ndarray | Tensor] = {}
@@ -87,17 +85,6 @@ def cut(slide: Slide, wants: Mapping[str, Want], device: str = "cpu", clock: Clo
                 done[key] = normalise(pixels[raster], want.stain, device)
         out[name] = Canvas(done[key], box.x, box.y, want.grid.tile_px)
     return out
-
-
-def _source(slide: Slide, level: int, window: Region, lost: list[Region] | None) -> np.ndarray:
-    try:
-        return slide.read_level(level, window)
-    except DamagedSlideError:
-        if lost is None:
-            raise
-    pixels, gaps = read_around(slide, level, window)
-    lost += gaps
-    return pixels
 
 
 def normalise(rgb: np.ndarray, fit: StainFit, device: str = "cpu") -> np.ndarray | Tensor:

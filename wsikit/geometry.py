@@ -5,6 +5,7 @@ x runs right, y runs down, the origin is the corner of the first pixel; boxes ar
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -73,3 +74,13 @@ class Level:
     index: int
     size: Size
     downsample: tuple[float, float]
+
+    def to_level0(self, region: Region) -> Region:
+        """The box in level-0 px that a box of this level covers, rounded outwards.
+
+        >>> Level(1, Size(25, 25), (4.016, 4.0)).to_level0(Region(1, 1, 2, 2))
+        Region(x=4, y=4, w=9, h=8)
+        """
+        dx, dy = self.downsample
+        x, y = math.floor(region.x * dx), math.floor(region.y * dy)
+        return Region(x, y, math.ceil(region.x1 * dx) - x, math.ceil(region.y1 * dy) - y)

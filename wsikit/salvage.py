@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
 from wsikit.errors import DamagedSlideError
 from wsikit.geometry import Region
 from wsikit.grid import TileGrid
-from wsikit.slide import Slide
 
-SQUARE_PX = 256  # of the stored level, from its corner: the least that is given up
+SQUARE_PX = 64  # of the stored level, from its corner: the least that is given up; a file's own tiles are not known here
 WHITE = 255
 
 
-def read_around(slide: Slide, level: int, window: Region) -> tuple[np.ndarray, list[Region]]:
-    """Pixels of a stored level, uint8 (h, w, 3), and the squares of it, in level-0 px, that cannot be decoded and are white.
+def read_around(read: Callable[[Region], np.ndarray], window: Region) -> tuple[np.ndarray, list[Region]]:
+    """Pixels of a window, uint8 (h, w, 3), and the squares of it that cannot be decoded and are white.
 
-    A window that cannot be read is halved until its parts can, or are one square.
-
-    Raises
-    ------
-    RegionError
-        The window is too large to hold.
+    A window that ``read`` cannot decode is halved until its parts can be, or are one square.
     """
     out = np.full((window.h, window.w, 3), WHITE, np.uint8)
     lost: list[Region] = []
@@ -32,15 +25,15 @@ def read_around(slide: Slide, level: int, window: Region) -> tuple[np.ndarray, l
     while waiting:
         box = waiting.pop()
         try:
-            pixels = slide.read_level(level, box)
+            pixels = read(box)
         except DamagedSlideError:
             halves = _halves(box)
             waiting += halves
             if not halves:
-                lost.append(_level0(slide, level, box))
+                lost.append(box)
             continue
         out[box.y - window.y : box.y1 - window.y, box.x - window.x : box.x1 - window.x] = pixels
-    return out, sorted((r for r in lost if not r.is_empty), key=lambda r: (r.y, r.x))
+    return out, sorted(lost, key=lambda r: (r.y, r.x))
 
 
 def _halves(box: Region) -> list[Region]:
@@ -56,12 +49,6 @@ def _halves(box: Region) -> list[Region]:
             return [Region(box.x, box.y, at, box.h), Region(box.x + at, box.y, box.w - at, box.h)]
         return [Region(box.x, box.y, box.w, at), Region(box.x, box.y + at, box.w, box.h - at)]
     return []
-
-
-def _level0(slide: Slide, level: int, box: Region) -> Region:
-    dx, dy = slide.levels[level].downsample
-    x, y, x1, y1 = math.floor(box.x * dx), math.floor(box.y * dy), math.ceil(box.x1 * dx), math.ceil(box.y1 * dy)
-    return Region(x, y, x1 - x, y1 - y).clip(slide.size)
 
 
 def touching(grid: TileGrid, cells: np.ndarray, lost: Iterable[Region]) -> np.ndarray:

@@ -22,6 +22,7 @@ from wsikit.location import locate
 from wsikit.readers import Facts, Reader, find_reader
 from wsikit.resample import resample
 from wsikit.resolution import choose_mpp, contradiction
+from wsikit.salvage import read_around
 
 _MAX_READ_PX = 2**28
 WHITE = 255
@@ -177,7 +178,7 @@ class Slide:
         """
         return make_raster(self.levels, self.require_mpp(), mpp, upsample=upsample)
 
-    def read_raster(self, raster: Raster, x: int, y: int, w: int, h: int) -> np.ndarray:
+    def read_raster(self, raster: Raster, x: int, y: int, w: int, h: int, lost: list[Region] | None = None) -> np.ndarray:
         """Pixels of a raster, white beyond the slide: uint8 (h, w, 3). See `wsikit.resample` for exactness.
 
         Raises
@@ -188,10 +189,20 @@ class Slide:
             The region is too large to hold.
         """
         window = raster.source_window(x, y, w, h)
-        return resample(self.read_level(raster.level, window), (x, y), (w, h), raster.step)
+        return resample(self.read_level(raster.level, window, lost), (x, y), (w, h), raster.step)
 
-    def read_level(self, level: int, region: Region) -> np.ndarray:
-        """Pixels of a stored level, white beyond the slide: uint8 (h, w, 3); the region in px of that level."""
+    def read_level(self, level: int, region: Region, lost: list[Region] | None = None) -> np.ndarray:
+        """Pixels of a stored level, white beyond the slide: uint8 (h, w, 3); the region in px of that level.
+
+        With a list ``lost``, what cannot be decoded is white too, and its boxes in level-0 px are added there.
+
+        Raises
+        ------
+        DamagedSlideError
+            The file cannot be decoded there, and there is no list ``lost``.
+        RegionError
+            There is no such level, or the region is empty or too large to hold.
+        """
         if not 0 <= level < len(self.levels):
             raise RegionError(f"{self.path}: there is no level {level}; levels are 0 to {len(self.levels) - 1}")
         if region.is_empty:
@@ -200,19 +211,23 @@ class Slide:
             raise RegionError(f"{self.path}: {region.w} × {region.h} px at once; read up to {_MAX_READ_PX // 2**20} Mpx, by blocks")
         inside = region.clip(self.levels[level].size)
         if inside == region:
-            return self._read_inside(level, region)
+            return self._read_inside(level, region, lost)
         out = np.full((region.h, region.w, 3), WHITE, np.uint8)
         if not inside.is_empty:
             x, y = inside.x - region.x, inside.y - region.y
-            out[y : y + inside.h, x : x + inside.w] = self._read_inside(level, inside)
+            out[y : y + inside.h, x : x + inside.w] = self._read_inside(level, inside, lost)
         return out
 
-    def _read_inside(self, level: int, box: Region) -> np.ndarray:
+    def _read_inside(self, level: int, box: Region, lost: list[Region] | None = None) -> np.ndarray:
         try:
             pixels = self._with_reader(lambda r: r.read(level, box.x, box.y, box.w, box.h))
         except DamagedSlideError:
             self._local.handle.close()  # OpenSlide's handles fail for good after one error, also where the slide is whole
-            raise
+            if lost is None:
+                raise
+            pixels, gaps = read_around(lambda part: self._read_inside(level, part), box)
+            lost += [self.levels[level].to_level0(gap).clip(self.size) for gap in gaps]
+            return pixels
         return self._to_srgb(pixels) if self._to_srgb else pixels
 
     def read(self, region: Region | tuple[int, int, int, int], mpp: float | None = None) -> np.ndarray:
@@ -259,13 +274,13 @@ class Slide:
         step = (factor / level.downsample[0], factor / level.downsample[1])
         return raster_at(level, self.mpp or (1.0, 1.0), step)
 
-    def read_low_power(self, raster: Raster, strip_px: int = 2**25) -> np.ndarray:
-        """A whole raster, read in strips so that memory stays bounded: uint8 (H, W, 3)."""
+    def read_low_power(self, raster: Raster, strip_px: int = 2**25, lost: list[Region] | None = None) -> np.ndarray:
+        """A whole raster, read in strips so that memory stays bounded: uint8 (H, W, 3); for ``lost`` see `read_level`."""
         out = np.empty((raster.size.h, raster.size.w, 3), np.uint8)
         rows = max(1, int(strip_px / (raster.size.w * raster.step[0] * raster.step[1])))
         for y in range(0, raster.size.h, rows):
             h = min(rows, raster.size.h - y)
-            out[y : y + h] = self.read_raster(raster, 0, y, raster.size.w, h)
+            out[y : y + h] = self.read_raster(raster, 0, y, raster.size.w, h, lost)
         return out
 
     def thumbnail(self, max_px: int = 1024) -> np.ndarray:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from wsikit.errors import SlideError, UnsupportedFormatError, UsageError
-from wsikit.geometry import Size
+from wsikit.geometry import Region, Size
 from wsikit.grid import Raster
 from wsikit.slide import Slide, open_slide
 from wsikit.stain import StainFit, StainTarget, get_method
@@ -40,6 +40,7 @@ class Survey:
     mask : tissue, foreign colours, black; bool (H, W)
     brown : share of the tissue that is brown
     stain : the slide's stain fit
+    lost : boxes in level-0 px that could not be decoded for it
     """
 
     raster: Raster
@@ -47,6 +48,7 @@ class Survey:
     mask: TissueMask
     brown: float
     stain: StainFit
+    lost: tuple[Region, ...] = ()
 
     @property
     def tissue_mm2(self) -> float:
@@ -54,10 +56,10 @@ class Survey:
         return float(self.mask.tissue.sum()) * self.raster.mpp[0] * self.raster.mpp[1] / 1e6
 
 
-def survey(slide: Slide, stain: str = "macenko", target: StainTarget | None = None, *, any_stain: bool = False) -> Survey:
+def survey(slide: Slide, stain: str = "macenko", target: StainTarget | None = None, *, any_stain: bool = False, leave_out: bool = False) -> Survey:
     """Look at a slide once, at low power. Its stain fit is for the colours of ``target``, else the method's reference.
 
-    ``any_stain`` also takes slides whose tissue is brown.
+    ``any_stain`` also takes slides whose tissue is brown; ``leave_out`` those that cannot be decoded everywhere.
 
     Raises
     ------
@@ -66,7 +68,7 @@ def survey(slide: Slide, stain: str = "macenko", target: StainTarget | None = No
     UnsupportedFormatError
         The slide is no brightfield stain (fluorescence or several channels, by its file or because it is dark), or it is brown: immunohistochemistry.
     DamagedSlideError
-        The slide cannot be decoded.
+        The slide cannot be decoded, and nothing may be left out.
     UsageError
         No stain method has that name.
     """
@@ -74,7 +76,8 @@ def survey(slide: Slide, stain: str = "macenko", target: StainTarget | None = No
     if slide.facts.not_he:
         raise UnsupportedFormatError(f"{slide.path}: {slide.facts.not_he}")
     raster = overview_raster(slide)
-    overview = slide.read_low_power(raster)
+    lost: list[Region] | None = [] if leave_out else None
+    overview = slide.read_low_power(raster, lost=lost)
     mask = slide_tissue(slide, raster, overview)
     dark = float((_in_bounds(slide, raster, overview).max(-1) < DARK_LEVEL).mean())
     if dark > DARK_SHARE and not mask.tissue.any():
@@ -84,8 +87,8 @@ def survey(slide: Slide, stain: str = "macenko", target: StainTarget | None = No
         raise UnsupportedFormatError(
             f"{slide.path}: {brown:.0%} of the tissue is brown, so it is immunohistochemistry (DAB) and not H&E; if it is pigment, pass --any-stain"
         )
-    fit = method.fit(sample_tissue(slide, raster, mask.tissue))
-    return Survey(raster, overview, mask, brown, fit.model_copy(update={"target": target}) if target else fit)
+    fit = method.fit(sample_tissue(slide, raster, mask.tissue, lost))
+    return Survey(raster, overview, mask, brown, fit.model_copy(update={"target": target}) if target else fit, tuple(dict.fromkeys(lost or ())))
 
 
 def slide_tissue(slide: Slide, raster: Raster, overview: np.ndarray) -> TissueMask:
@@ -146,16 +149,21 @@ def overview_raster(slide: Slide) -> Raster:
     return slide.reduced(factor)
 
 
-def sample_tissue(slide: Slide, raster: Raster, tissue: np.ndarray) -> np.ndarray:
+def sample_tissue(slide: Slide, raster: Raster, tissue: np.ndarray, lost: list[Region] | None = None) -> np.ndarray:
     """Tissue pixels for the stain fit, from up to 24 fields spread over the tissue: uint8 (N, 3).
 
-    The fields are evenly spaced in the list of all fields with tissue, so the sample is always the same.
+    The fields are evenly spaced in the list of all fields with tissue, so the sample is always the same. For ``lost`` see `Slide.read_level`;
+    a field that cannot be decoded everywhere is left out.
     """
     fine = slide.raster(max(SAMPLE_MPP, *slide.require_mpp()), upsample=True)
     ratio = (fine.downsample[0] / raster.downsample[0], fine.downsample[1] / raster.downsample[1])
     found = []
     for column, row in _spread(_fields(tissue, fine.size, ratio)):
-        pixels = slide.read_raster(fine, column * SAMPLE_PX, row * SAMPLE_PX, SAMPLE_PX, SAMPLE_PX)
+        gaps: list[Region] | None = None if lost is None else []
+        pixels = slide.read_raster(fine, column * SAMPLE_PX, row * SAMPLE_PX, SAMPLE_PX, SAMPLE_PX, gaps)
+        if lost is not None and gaps:
+            lost += gaps
+            continue
         y = np.minimum(((row * SAMPLE_PX + np.arange(SAMPLE_PX) + 0.5) * ratio[1]).astype(int), tissue.shape[0] - 1)
         x = np.minimum(((column * SAMPLE_PX + np.arange(SAMPLE_PX) + 0.5) * ratio[0]).astype(int), tissue.shape[1] - 1)
         found.append(pixels[tissue[np.ix_(y, x)]])

@@ -13,7 +13,7 @@ import tifffile
 import wsikit as wk
 from wsikit.errors import UsageError
 from wsikit.geometry import Region
-from wsikit.salvage import SQUARE_PX, read_around
+from wsikit.salvage import SQUARE_PX
 from wsikit.store import open_store
 
 PIPELINES = ["mitosis", "sts-subtype"]
@@ -80,7 +80,8 @@ def test_it_is_left_out_counted_and_placed(harmed: tuple[Path, Region], undistur
 def test_the_rest_of_the_slide_is_as_it_was(harmed: tuple[Path, Region], slide: Path) -> None:
     window = Region(100, 90, 800, 830)
     with wk.open_slide(harmed[0]) as bad, wk.open_slide(slide) as good:
-        pixels, lost = read_around(bad, 0, window)
+        lost: list[Region] = []
+        pixels = bad.read_level(0, window, lost)
         truth = good.read_level(0, window)
     same = (pixels == truth).all(-1)
     for box in lost:
@@ -96,3 +97,24 @@ def test_the_rest_of_the_slide_is_as_it_was(harmed: tuple[Path, Region], slide: 
 def test_an_undamaged_slide_is_not_another_with_leave(slide: Path, undisturbed: Path, tmp_path: Path) -> None:
     run = wk.score([slide], tmp_path / "run", PIPELINES, block_px=512, keep_tiles=True, max_damaged=0.1)
     assert (run.folder / "slides/small.json").read_bytes() == (undisturbed / "slides/small.json").read_bytes()
+
+
+def test_a_slide_of_one_level_whose_overview_meets_the_damage(harmed: tuple[Path, Region], tmp_path: Path) -> None:
+    """Nobody has seen whether there is tissue, so all of it counts as lost tissue."""
+    path = tmp_path / "flat.tif"
+    with tifffile.TiffFile(harmed[0]) as tif, tifffile.TiffWriter(path) as out:
+        page = tif.pages[0]
+        data = harmed[0].read_bytes()
+        tiles = [data[o : o + c] for o, c in zip(page.dataoffsets, page.databytecounts, strict=True)]
+        options = {"tile": (page.tilelength, page.tilewidth), "photometric": "rgb", "compression": "jpeg", "jpegtables": page.jpegtables, "metadata": None}
+        out.write(iter(tiles), shape=page.shape, dtype="uint8", resolution=(20_000, 20_000), resolutionunit="CENTIMETER", **options)
+    strict = wk.score([path], tmp_path / "strict", ["sts-subtype"], block_px=512)
+    assert "--max-damaged" in strict.failed["flat"]
+    run = wk.score([path], tmp_path / "run", ["sts-subtype"], block_px=512, max_damaged=0.3)
+    assert not run.failed
+    store = open_store(run.folder / "slides/flat.zarr")
+    said, ruin = store.result["damaged"], harmed[1]
+    assert said["tissue_share"] > 0.03
+    assert any(not Region(*b).intersect(ruin).is_empty for b in said["boxes"])
+    table = store.tables()["sts-subtype"]
+    assert not np.any([touches(table["origin"], table["size"], ruin)])

@@ -14,10 +14,10 @@ from safetensors.numpy import save
 
 from wsikit.clock import Clock
 from wsikit.cut import Canvas, Want, cut
-from wsikit.errors import DamagedSlideError
 from wsikit.geometry import Region
 from wsikit.grid import Block, TileGrid
 from wsikit.models import load_model
+from wsikit.run.damaged import advice
 from wsikit.run.device import device_errors
 from wsikit.run.job import load_job
 from wsikit.run.plan import BLOCK_LEVELS, PIXELS, PYRAMID_FACTOR, QUALITY, Plan, Stage, chunk_px
@@ -74,10 +74,8 @@ def do_block(run_dir: str, run_key: str, slide_id: str, block: Block, names: lis
         wants[name] = Want(stage.grid, stage.cells[plan.rows(name, block)], stain)
     clock = Clock()
     lost: list[Region] | None = [] if job.max_damaged else None
-    try:
+    with advice(job):
         canvases = cut(open_case(run_dir, run_key, slide_id, attributes["slide"]["reader"]), wants, job.device, clock, lost)
-    except DamagedSlideError as e:
-        raise DamagedSlideError(f"{e}; or leave such places out with --max-damaged 0.001") from e
     used = {name: plan.rows(name, block)[~touching(want.grid, want.cells, lost or [])] for name, want in wants.items()}
     files: dict[Path, Future[str]] = {}
     for name in sorted(names, key=lambda n: n != PIXELS):  # the largest files first: they are written while the rest is worked out

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from wsikit.errors import DamagedSlideError
 from wsikit.geometry import Region
+from wsikit.run.job import Job
 from wsikit.run.ledger import receipts_path
 from wsikit.run.plan import DAMAGED, grid_of
 from wsikit.salvage import without_cells
@@ -18,7 +20,22 @@ from wsikit.store.columns import write_table
 from wsikit.store.receipts import read_receipts
 
 
-def collect(path: Path, store: SlideStore, most: float) -> None:
+@contextlib.contextmanager
+def advice(job: Job) -> Iterator[None]:
+    """Say, of a slide that cannot be decoded somewhere, that such places can be left out.
+
+    Raises
+    ------
+    DamagedSlideError
+        Something inside met such a place.
+    """
+    try:
+        yield
+    except DamagedSlideError as e:
+        raise DamagedSlideError(str(e) if job.max_damaged else f"{e}; or leave such places out with --max-damaged 0.001") from e
+
+
+def collect(store: SlideStore, most: float) -> None:
     """Write ``tables/damaged``, what the blocks could not decode, where there is any.
 
     Raises
@@ -28,7 +45,7 @@ def collect(path: Path, store: SlideStore, most: float) -> None:
     OutputError
         The disk is full or cannot be written.
     """
-    boxes = sorted({*places(store), *(Region(*box) for r in read_receipts(receipts_path(path)) for box in r.damaged)}, key=lambda r: (r.y, r.x, r.w, r.h))
+    boxes = places(store)
     if not boxes:
         return
     share, first = tissue_share(store, boxes), boxes[0]
@@ -38,13 +55,18 @@ def collect(path: Path, store: SlideStore, most: float) -> None:
             f"y {first.y} of level 0; copy the slide again from the scanner"
         )
     columns = {"origin": np.array([(r.x, r.y) for r in boxes], np.int64), "size": np.array([(r.w, r.h) for r in boxes], np.int64)}
-    write_table(path / "tables" / DAMAGED, columns, {"task": DAMAGED, "tissue_share": share})
+    write_table(store.path / "tables" / DAMAGED, columns, {"task": DAMAGED, "tissue_share": share})
 
 
 def places(store: SlideStore) -> list[Region]:
-    """The boxes, in level-0 px, that could not be decoded."""
-    table = store.tables().get(DAMAGED)
-    return [] if table is None else [Region(x, y, w, h) for (x, y), (w, h) in zip(table["origin"].tolist(), table["size"].tolist(), strict=True)]
+    """The boxes, in level-0 px, that could not be decoded, by the receipts."""
+    found = {Region(*box) for receipt in read_receipts(receipts_path(store.path)) for box in receipt.damaged}
+    return sorted(found.union(unseen(store)), key=lambda r: (r.y, r.x, r.w, r.h))
+
+
+def unseen(store: SlideStore) -> list[Region]:
+    """The boxes that not even the low-power picture shows, so that nobody knows whether they are tissue."""
+    return [Region(*box) for box in store.attributes["survey"]["damaged"]]
 
 
 def summary(store: SlideStore) -> dict[str, Any]:
@@ -54,11 +76,17 @@ def summary(store: SlideStore) -> dict[str, Any]:
 
 
 def tissue_share(store: SlideStore, boxes: list[Region]) -> float:
-    """What share of the tissue lies in these boxes?"""
+    """What share of the tissue lies in these boxes? What the low-power picture does not show counts as tissue."""
     tissue, (dx, dy) = store.tissue() == 1, store.attributes["survey"]["raster"]["downsample"]
+
+    def window(box: Region) -> tuple[slice, slice]:
+        return slice(int(box.y / dy), math.ceil(box.y1 / dy)), slice(int(box.x / dx), math.ceil(box.x1 / dx))
+
+    for box in unseen(store):
+        tissue[window(box)] = True
     left = tissue.copy()
     for box in boxes:
-        left[int(box.y / dy) : math.ceil(box.y1 / dy), int(box.x / dx) : math.ceil(box.x1 / dx)] = False
+        left[window(box)] = False
     total = int(tissue.sum())
     return round(1 - float(left.sum()) / total, 6) if total else 0.0
 

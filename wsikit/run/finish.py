@@ -79,7 +79,7 @@ def finish_slide(run_dir: str, run_key: str, slide_id: str) -> dict[str, Any]:
     cards = job.cards()
     done, work, clock = finished_stages(path, plan), plan.work(), Clock()
     with clock("put together"):
-        damaged.collect(path, store, job.max_damaged)
+        damaged.collect(store, job.max_damaged)
         for name, stage in plan.stages.items():
             if name == PIXELS:
                 _coarse_levels(path)

@@ -109,7 +109,8 @@ def commit_slide(store: Path, plan: Plan, job: Job) -> None:
     rest = [p for p in _files(store) if p not in spoken_for] + _results(store)
     for name, files in stages.items():
         kept.append(Receipt(block=_stage_entry(name), keys={name: plan.stages[name].key}, files=digests(store.parent, files)))
-    kept.append(Receipt(block=SLIDE, keys=_slide_keys(plan, job), files=digests(store.parent, rest)))
+    boxes = sorted({box for r in read_receipts(receipts_path(store)) for box in r.damaged})
+    kept.append(Receipt(block=SLIDE, keys=_slide_keys(plan, job), files=digests(store.parent, rest), damaged=boxes))
     rewrite_receipts(receipts_path(store), kept)
     shutil.rmtree(store.with_suffix(".parts"), ignore_errors=True)
 
@@ -120,7 +121,7 @@ def commit_results(store: Path) -> None:
     whole = _latest(store)[SLIDE]
     kept = {name: digest for name, digest in whole.files.items() if not _is_result(store, name)}
     files = [*_results(store), *_files(store / MADE_AGAIN)]
-    again = Receipt(block=SLIDE, keys=whole.keys, files={**kept, **digests(store.parent, files)})
+    again = Receipt(block=SLIDE, keys=whole.keys, files={**kept, **digests(store.parent, files)}, damaged=whole.damaged)
     rewrite_receipts(receipts_path(store), [*(r for r in receipts if r.block != SLIDE), again])
 
 

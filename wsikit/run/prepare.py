@@ -18,6 +18,7 @@ from wsikit.gate import admit
 from wsikit.grid import Raster, TileGrid
 from wsikit.location import locate
 from wsikit.readers._container import missing_tiles
+from wsikit.run.damaged import advice
 from wsikit.run.job import Job, load_job
 from wsikit.run.labels import write_labels
 from wsikit.run.ledger import commit_layout, layout
@@ -99,7 +100,8 @@ def prepare_slide(run_dir: str, run_key: str, slide_id: str) -> dict[str, Any]:
         clear_slide(path)
         laid = None
         with clock("survey"):
-            found = survey(slide, job.stain, job.stain_target, any_stain=job.any_stain)
+            with advice(job):
+                found = survey(slide, job.stain, job.stain_target, any_stain=job.any_stain, leave_out=job.max_damaged > 0)
             check_missing(slide, found)
         old = _lay_out(path, _layouts(slide, job, grids), job, found, facts, survey_key)
     with_stains = old | {"model_stains": model_stains(slide, path, job, old)}
@@ -220,6 +222,7 @@ def _lay_out(path: Path, layouts: dict[str, Any], job: Job, found: Survey, facts
             "brown_share": round(found.brown, 6),
             "white_point": round(found.mask.white_point, 3),
             "shares": slide_shares(found.mask.kind),
+            "damaged": [[r.x, r.y, r.w, r.h] for r in found.lost],
         },
         "stain": found.stain.model_dump(),
         **layouts,
