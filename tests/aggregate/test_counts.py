@@ -7,7 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import poisson
 
-from wsikit.aggregate.mitosis import Hotspot, count_slide, poisson_interval
+from wsikit.aggregate.counting import count_slide
+from wsikit.aggregate.hotspot import Hotspot
+from wsikit.aggregate.rates import poisson_interval
 
 # exact 95 % limits of a Poisson mean (Garwood, Biometrika 1936; Ulm, Am J Epidemiol 1990)
 PUBLISHED = {

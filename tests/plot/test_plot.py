@@ -124,7 +124,7 @@ def test_the_hotspot_shows_its_window_and_its_counted_mitoses(ax: Axes, scored: 
     spot = scored.results["lms"]["pipelines"]["mitosis"]["hotspot"]
     assert f"{spot['count']} in " in ax.get_title()
     outline = next(p for p in ax.patches if p.get_edgecolor()[:3] == pytest.approx((0.902, 0.624, 0), abs=0.01))
-    assert outline.get_bbox().bounds == pytest.approx((spot["x"], spot["y"], spot["w"], spot["h"]))
+    assert outline.get_path().get_extents().bounds == pytest.approx((spot["x"], spot["y"], spot["w"], spot["h"]))
     points = np.asarray(ax.collections[2].get_offsets())
     inside = ((points >= (spot["x"], spot["y"])) & (points < (spot["x"] + spot["w"], spot["y"] + spot["h"]))).all(1)
     assert inside.sum() == spot["count"] > 0

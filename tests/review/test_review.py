@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from shapely import Point, box
 
-from wsikit.aggregate.mitosis import find_hotspot, poisson_interval
+from wsikit.aggregate.hotspot import find_hotspot
+from wsikit.aggregate.rates import poisson_interval
 from wsikit.errors import DamagedStoreError, OutputError, StoreMismatchError, UsageError
 from wsikit.review import UNSEEN
 from wsikit.review.objects import Objects

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from wsikit.aggregate.mitosis import poisson_interval
+from wsikit.aggregate.rates import poisson_interval
 from wsikit.errors import DamagedStoreError
 from wsikit.run.cases import Case
 from wsikit.run.job import Job, read_run

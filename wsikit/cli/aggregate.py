@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from wsikit.cli.options import FieldDiameter, Fields, Grading, HotspotArea, HotspotShape
+
 RunFolder = Annotated[Path, typer.Argument(metavar="DIR", help="A run's folder.")]
 
 
@@ -14,12 +16,24 @@ def register(app: typer.Typer) -> None:
     """Add the verb."""
 
     @app.command()
-    def aggregate(folder: RunFolder) -> None:
-        """Recompute slide and patient results from stored columns; no pixels are read.
+    def aggregate(
+        folder: RunFolder,
+        hotspot_area: HotspotArea = None,
+        hotspot_shape: HotspotShape = None,
+        field_diameter: FieldDiameter = None,
+        fields: Fields = None,
+        grading: Grading = None,
+    ) -> None:
+        """Recompute slide and patient results from stored columns; no pixels are read. Without options mitoses are counted as before.
 
+        \b
         Example: wsikit aggregate out/
+        Example: wsikit aggregate out/ --hotspot-area 1.734 --hotspot-shape circle --grading fnclcc
         """
+        from wsikit.aggregate.counting import parse_counting
         from wsikit.run.again import aggregate_run
 
-        n = aggregate_run(folder)
+        how = {"area_mm2": hotspot_area, "shape": hotspot_shape, "field_mm": field_diameter, "fields": fields, "grading": grading}
+        given = any(v is not None and v != [] for v in how.values())
+        n = aggregate_run(folder, parse_counting(**how) if given else None)
         typer.echo(f"{n} slides aggregated again; results in {folder / 'slides.csv'}")

@@ -44,6 +44,14 @@ StainTarget = Annotated[
     Path | None, typer.Option("--stain-target", help="An image or slide whose colours kept pixels and pictures take, instead of the reference's.")
 ]
 
+HotspotArea = Annotated[float | None, typer.Option("--hotspot-area", help="mm² that the densest window of mitoses has. [default: the model's, mostly 2.0]")]
+HotspotShape = Annotated[str | None, typer.Option("--hotspot-shape", help="square, 4:3, circle, or fields (consecutive round ones). [default: square]")]
+FieldDiameter = Annotated[float | None, typer.Option("--field-diameter", help="mm across a microscope's field; the area is that of --fields of them.")]
+Fields = Annotated[int | None, typer.Option("--fields", help="How many fields. [default: 10]")]
+Grading = Annotated[
+    list[str] | None, typer.Option("--grading", help="Mitotic score, in its own area: fnclcc, uterine-spindle or uterine-epithelioid; repeatable. No grade.")
+]
+
 
 def run_and_report(start: Any, inputs: list[Path], as_json: bool, mpp_override: float | None) -> int:
     """Run with progress, print the summary, and return the exit code.

@@ -12,7 +12,12 @@ from wsikit.cli.options import (
     CopyTo,
     Device,
     ExpectSha256,
+    FieldDiameter,
+    Fields,
     FocalPlane,
+    Grading,
+    HotspotArea,
+    HotspotShape,
     Icc,
     MaxDamaged,
     Memory,
@@ -52,6 +57,11 @@ def register(app: typer.Typer) -> None:
         reader: ReaderName = None,
         any_stain: AnyStain = False,
         max_damaged: MaxDamaged = 0.0,
+        hotspot_area: HotspotArea = None,
+        hotspot_shape: HotspotShape = None,
+        field_diameter: FieldDiameter = None,
+        fields: Fields = None,
+        grading: Grading = None,
         workers: Workers = None,
         scheduler: Scheduler = None,
         tls: Tls = None,
@@ -66,11 +76,14 @@ def register(app: typer.Typer) -> None:
         \b
         Example: wsikit score a.svs -o out/
         Example: wsikit score cases.csv -o out/ --pipeline sts-subtype --pipeline mitosis --model mitosis=my-model/
+        Example: wsikit score a.svs -o out/ --pipeline mitosis --field-diameter 0.55 --fields 10 --hotspot-shape fields --grading fnclcc
         """
+        from wsikit.aggregate.counting import parse_counting
         from wsikit.cli.main import settings
         from wsikit.run import score as start
 
         models = parse_models(model or [])
+        counting = parse_counting(area_mm2=hotspot_area, shape=hotspot_shape, field_mm=field_diameter, fields=fields, grading=grading)
         options: dict[str, Any] = {
             "mpp_override": mpp_override,
             "expect_sha256": expect_sha256,
@@ -86,6 +99,7 @@ def register(app: typer.Typer) -> None:
             "tls": tls,
             "any_stain": any_stain,
             "max_damaged": max_damaged,
+            "counting": counting,
         }
         options |= {"upsample": upsample, "debug": settings["debug"]}
         return run_and_report(

@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from shapely import MultiPolygon, get_coordinates
 
 from wsikit import RESEARCH_USE_ONLY, __version__
 from wsikit.errors import StoreMismatchError, UsageError
 from wsikit.overlay.picture import heat_top
+from wsikit.overlay.shapes import hotspot_outlines
 from wsikit.readers._dicom import series_of
 from wsikit.slide import open_slide
 from wsikit.store import SlideStore
@@ -207,10 +209,11 @@ def _groups(store: SlideStore, image: Dataset, name: str, r: dict[str, Any]) -> 
         measurements=_measurements(r) if r["status"] == "ok" else None,
     )
     if r["status"] == "ok" and (h := r.get("hotspot")):
-        ring = [(h["x"], h["y"]), (h["x"] + h["w"], h["y"]), (h["x"] + h["w"], h["y"] + h["h"]), (h["x"], h["y"] + h["h"]), (h["x"], h["y"])]
+        parts = hotspot_outlines(h)
+        ring = get_coordinates(parts[0] if len(parts) == 1 else MultiPolygon(parts).envelope)  # several fields have no outline of one line: their box
         region = hd.sr.ImageRegion(
             graphic_type=hd.sr.GraphicTypeValues.POLYLINE,
-            graphic_data=np.array(ring, np.float64),
+            graphic_data=ring,
             source_image=hd.sr.SourceImageForRegion.from_source_image(image),
             pixel_origin_interpretation=hd.sr.PixelOriginInterpretationValues.VOLUME,
         )

@@ -22,7 +22,7 @@ from shapely.geometry import mapping
 from shapely.geometry.base import BaseGeometry
 
 from wsikit.errors import DamagedStoreError
-from wsikit.overlay.shapes import outlines
+from wsikit.overlay.shapes import hotspot_outlines, outlines
 from wsikit.store import SlideStore
 from wsikit.store.durable import atomic_file
 
@@ -83,7 +83,9 @@ def _lines(store: SlideStore) -> Iterator[list[str]]:
 def _hotspot(store: SlideStore, name: str, h: dict[str, Any]) -> str:
     measures = {"count": h["count"], "per mm2": h["per_mm2"], "low": h["low"], "high": h["high"], "tissue mm2": h["tissue_mm2"]}
     label = f"{h['count']} mitoses, {h['per_mm2']:.1f}/mm2"
-    return _feature(store, f"{name}/hotspot", box(h["x"], h["y"], h["x"] + h["w"], h["y"] + h["h"]), "Hotspot", measures, label)
+    parts = hotspot_outlines(h)
+    shape = parts[0] if len(parts) == 1 else MultiPolygon(parts)
+    return _feature(store, f"{name}/hotspot", shape, "Hotspot", measures, label)
 
 
 def _detections(store: SlideStore, name: str, threshold: np.float32) -> Iterator[list[str]]:

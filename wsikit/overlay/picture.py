@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+from shapely import get_coordinates
 
+from wsikit.overlay.shapes import hotspot_outlines
 from wsikit.store import Overlay, SlideStore
 from wsikit.store.durable import write_atomic
 from wsikit.store.image import Placement
@@ -155,7 +157,8 @@ def _answer(result: dict[str, Any]) -> str:
         return f"log risk {result['risk']:+.2f}, {result['group']} group"
     if "call" in result:
         return f"{result['call']}  p {result['probability'][result['call']]:.2f}, doubt {result['doubt']:.2f}"
-    return f"{result['count']} mitoses, {result['per_mm2']:.1f}/mm2 ({result['low']:.1f}-{result['high']:.1f})"
+    scores = "".join(f"; {name} {g.get('score', g['status'])}" for name, g in result.get("grading", {}).items())
+    return f"{result['count']} mitoses, {result['per_mm2']:.1f}/mm2 ({result['low']:.1f}-{result['high']:.1f}){scores}"
 
 
 def _framed(rgb: np.ndarray, store: SlideStore, place: Placement, result: dict[str, Any] | None = None) -> Image.Image:
@@ -163,11 +166,10 @@ def _framed(rgb: np.ndarray, store: SlideStore, place: Placement, result: dict[s
     image = Image.fromarray(rgb)
     hotspot = (result or {}).get("hotspot")
     if hotspot:
-        edges = []
-        for axis, key, length in ((0, "x", "w"), (1, "y", "h")):
-            um = [(v - 0.5) * store.mpp[axis] for v in (hotspot[key], hotspot[key] + hotspot[length])]
-            edges.append([(u - place.translation[axis]) / place.scale[axis] + 0.5 for u in um])
-        ImageDraw.Draw(image).rectangle((edges[0][0], edges[1][0], edges[0][1], edges[1][1]), outline=(230, 159, 0), width=3)
+        for part in hotspot_outlines(hotspot):
+            um = (get_coordinates(part) - 0.5) * np.array(store.mpp)
+            at = (um - np.array(place.translation)) / np.array(place.scale) + 0.5
+            ImageDraw.Draw(image).line([(x, y) for x, y in at.tolist()], fill=(230, 159, 0), width=3, joint="curve")
     return image
 
 

@@ -1,6 +1,9 @@
-"""Masks in level-0 px: their outlines, and which points lie on them."""
+"""Masks and hotspots in level-0 px: their outlines, and which points lie on a mask."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from shapely import MultiPolygon, Polygon, build_area, make_valid, union_all
@@ -37,3 +40,17 @@ def on_mask(position: np.ndarray, mask: np.ndarray, downsample: tuple[float, flo
     out = np.zeros(len(position), bool)
     out[inside] = mask[cell[inside, 1], cell[inside, 0]]
     return out
+
+
+def hotspot_outlines(hotspot: Mapping[str, Any]) -> list[Polygon]:
+    """What was counted in, of a result's ``hotspot``: one rectangle or ellipse, or one for each of its fields."""
+    x, y, w, h = (hotspot[k] for k in ("x", "y", "w", "h"))
+    shape = hotspot.get("shape", "square")
+    if shape == "fields" and "fields" in hotspot:
+        return [_ellipse(centre, hotspot["field_px"]) for centre in hotspot["fields"]]
+    return [_ellipse((x + w / 2, y + h / 2), (w, h))] if shape == "circle" else [Polygon([(x, y), (x + w, y), (x + w, y + h), (x, y + h)])]
+
+
+def _ellipse(centre: tuple[float, float], size: tuple[float, float]) -> Polygon:
+    angle = np.linspace(0, 2 * np.pi, 96, endpoint=False)
+    return Polygon(np.stack([np.cos(angle), np.sin(angle)], 1) * np.array(size) / 2 + np.array(centre))

@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from shapely import get_coordinates
 
 from wsikit.errors import StoreError, UsageError
 from wsikit.geometry import Region
 from wsikit.grid import TileGrid
 from wsikit.overlay.picture import extent_px, heat_top, main_channel, overview, window
+from wsikit.overlay.shapes import hotspot_outlines
 from wsikit.plot.axes import axes_or_new, note, scale_bar
 from wsikit.slide import Slide
 from wsikit.store import SlideStore
@@ -119,7 +121,7 @@ def hotspot(store: SlideStore, pipeline: str = "mitosis", ax: Axes | None = None
     --------
     >>> ax = hotspot(wk.open_store("out/slides/a.zarr"), slide=wk.open_slide("a.svs"))     # doctest: +SKIP
     """
-    from matplotlib.patches import Rectangle
+    from matplotlib.patches import Polygon
 
     result = store.result["pipelines"].get(pipeline, {"status": "not scored", "reason": f"there are: {', '.join(store.result['pipelines'])}"})
     spot = result.get("hotspot")
@@ -130,7 +132,8 @@ def hotspot(store: SlideStore, pipeline: str = "mitosis", ax: Axes | None = None
     box = (spot["x"] - pad, spot["y"] - pad, spot["x"] + spot["w"] + pad, spot["y"] + spot["h"] + pad)
     rgb, extent = _from_slide(slide, box) if slide else window(store, box, _MAX_PX)
     _show(ax, rgb, extent, store.mpp)
-    ax.add_patch(Rectangle((spot["x"], spot["y"]), spot["w"], spot["h"], fill=False, ec="#E69F00", lw=2))
+    for part in hotspot_outlines(spot):
+        ax.add_patch(Polygon(get_coordinates(part), fill=False, ec="#E69F00", lw=2))
     _mark(ax, store.tables()[pipeline], np.float32(result["threshold"]), extent)
     text = f"{spot['count']} in {spot['tissue_mm2']:.2f} mm² of tissue, {spot['per_mm2']:.1f}/mm² (95 % {spot['low']:.1f}–{spot['high']:.1f})"
     ax.set_title(f"{store.slide_id}: {text}", fontsize=10)

@@ -17,6 +17,8 @@ from wsikit.report.summary import distribution, throughput
 from wsikit.store import open_store
 from wsikit.store.durable import write_atomic
 
+SHAPES = {"square": "window", "4:3": "4:3 window", "circle": "circle", "fields": "consecutive fields"}
+
 
 def write_reports(folder: Path) -> Path:
     """Write ``reports/`` of a run; returns the run's page.
@@ -76,7 +78,8 @@ def answer(r: Mapping[str, Any]) -> str:
         flags = f"; {', '.join(h['flags'])}" if h["flags"] else ""
         return (
             f"{r['count']} mitoses in {r['area_mm2']:.2f} mm², {r['per_mm2']:.1f}/mm² (95 % {r['low']:.1f}–{r['high']:.1f}); "
-            f"densest window: {h['count']} in {h['tissue_mm2']:.2f} mm² of tissue, {h['per_mm2']:.1f}/mm² ({h['low']:.1f}–{h['high']:.1f}){flags}"
+            f"densest {SHAPES.get(h.get('shape', 'square'), h.get('shape'))}: {h['count']} in {h['tissue_mm2']:.2f} mm² of tissue, "
+            f"{h['per_mm2']:.1f}/mm² ({h['low']:.1f}–{h['high']:.1f}){flags}{_chance(h)}{_corrected(r)}"
         )
     group = f"{r['group']} group (cut at the {r['cutoff_origin']})" if "cutoff_origin" in r else f"{r['group']} group"
     if "event_probability" in r:
@@ -100,3 +103,20 @@ def reviewed(r: Mapping[str, Any]) -> str:
     if not parts:
         parts.append(answer(r))
     return "; ".join(parts)
+
+
+def _chance(h: Mapping[str, Any]) -> str:
+    if not (c := h.get("chance")):
+        return ""
+    return f"; scattered at random the densest would hold {c['expected']:.0f} (95 % up to {c['high']}; as many in {c['share_as_high']:.1%} of draws)"
+
+
+def _corrected(r: Mapping[str, Any]) -> str:
+    c = r.get("corrected")
+    if not c:
+        return ""
+    slide, f = c["slide"], c["from"]
+    return (
+        f"; with the detector's errors on its validation data ({f['tp']} right, {f['fp']} false, {f['fn']} missed) "
+        f"{slide['per_mm2']:.1f}/mm² on the slide ({slide['low']:.1f}–{slide['high']:.1f})"
+    )

@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
+from shapely import get_coordinates
 
 from wsikit.overlay.picture import window
+from wsikit.overlay.shapes import hotspot_outlines
 from wsikit.store import SlideStore
 
 HOTSPOT_PX = 2000
@@ -47,8 +49,8 @@ def hotspot_picture(store: SlideStore, name: str, result: Mapping[str, Any]) -> 
     image.thumbnail((HOTSPOT_PX, HOTSPOT_PX))
     scale = np.array([image.width / (right - left), image.height / (bottom - top)])
     draw = ImageDraw.Draw(image)
-    corners = (np.array([[h["x"], h["y"]], [h["x"] + h["w"], h["y"] + h["h"]]]) - (left, top)) * scale
-    draw.rectangle((*corners[0], *corners[1]), outline=(230, 159, 0), width=3)
+    for part in hotspot_outlines(h):
+        draw.line([(x, y) for x, y in ((get_coordinates(part) - (left, top)) * scale).tolist()], fill=(230, 159, 0), width=3, joint="curve")
     table = store.tables()[name]
     counted = table["position"][table["score"] >= np.float32(result["threshold"])]
     ring = np.maximum(_RING_UM / np.array(store.mpp) * scale, 7)

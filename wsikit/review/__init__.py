@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from shapely.geometry.base import BaseGeometry
 
+from wsikit.aggregate.counting import Counting, Grounds
 from wsikit.errors import UsageError
 from wsikit.export.corrections import Shape, mask_of
 from wsikit.models import Card
@@ -32,6 +33,7 @@ class Review:
     cards : model cards by pipeline: thresholds, merging distance and hotspot area are theirs
     by : initials of who reviews; reading needs none
     results : the models' answers by pipeline; by default those of the store's result
+    counting, facts : how the run counts mitoses, and what its cases say of the slide
 
     Raises
     ------
@@ -46,12 +48,23 @@ class Review:
     11
     """
 
-    def __init__(self, store: SlideStore, cards: Mapping[str, Card], by: str = "", results: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        store: SlideStore,
+        cards: Mapping[str, Card],
+        by: str = "",
+        results: Mapping[str, Any] | None = None,
+        *,
+        counting: Counting | None = None,
+        facts: Mapping[str, str] | None = None,
+    ) -> None:
+        self.counting, self.facts = counting or Counting(), facts or {}
         self.store, self.cards, self.by = store, cards, by
         self.results = store.result["pipelines"] if results is None else results
         raster = store.attributes["survey"]["raster"]
         self.downsample: tuple[float, float] = (raster["downsample"][0], raster["downsample"][1])
         self._tissue0 = store.tissue() == 1
+        self._grounds = Grounds(self._tissue0, self.downsample, store.mpp)
         self._tables = store.tables()
         self._journal = Journal(journal_path(store.path), store.attributes["slide"]["digest"])
         self._fold()
@@ -78,6 +91,13 @@ class Review:
     def tissue(self) -> np.ndarray:
         """Where there is tissue to be counted, bool (H, W) on the low-power raster: the model's mask with people's corrections."""
         return self._tissue
+
+    @property
+    def grounds(self) -> Grounds:
+        """That tissue, where windows are looked for."""
+        if self._grounds.tissue is not self._tissue:
+            self._grounds = Grounds(self._tissue, self.downsample, self.store.mpp)
+        return self._grounds
 
     @property
     def gone(self) -> np.ndarray:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from wsikit.aggregate.calls import call_slide
-from wsikit.aggregate.mitosis import count_slide, find_hotspot
+from wsikit.aggregate.counting import count_mitoses
 from wsikit.overlay.shapes import on_mask
 from wsikit.review.changes import NAMES, Entry, Verdict
 from wsikit.review.objects import UNSEEN
@@ -27,9 +27,10 @@ def count_again(review: Review, pipeline: str) -> dict[str, Any]:
     found, counted = review.objects(pipeline), review.counted(pipeline)
     detection = review.cards[pipeline].detection
     assert detection is not None
-    hotspot = find_hotspot(found.position[counted], review.tissue, review.downsample, review.store.mpp, detection.hotspot_mm2)
     below = int((~counted[: found.n_model]).sum())
-    answer = count_slide(int(counted.sum()), below, detection.threshold, review.tissue_mm2, hotspot)
+    how: dict[str, Any] = {"gradings": review.counting.grading, "facts": review.facts, "chance": False}
+    window = review.counting.window(detection.hotspot_mm2)
+    answer = count_mitoses(found.position[counted], below, detection.threshold, review.grounds, window, **how)
     seen, added = found.label != UNSEEN, np.arange(len(found.label)) >= found.n_model
     answer["people"] = {
         "confirmed": int((seen & found.counts & ~added).sum()),

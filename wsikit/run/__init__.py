@@ -48,7 +48,7 @@ def score(
     options : of slides: ``mpp_override``, ``expect_sha256`` (of one slide), ``focal_plane``, ``icc``, ``any_stain``, ``reader``,
         ``upsample``, ``max_damaged`` (the share of tissue that may be left out because it cannot be decoded, by default none);
         of kept pixels and pictures: ``stain``, ``stain_target`` (an image whose colours to take, instead of the reference)
-        – a model always sees the colours of its card;
+        – a model always sees the colours of its card; of mitoses: ``counting``, a `wsikit.aggregate.counting.Counting`;
         of the work: ``device``, ``memory`` (such as "16GiB", for all processes of this machine together), ``block_px``, ``cluster`` (a TOML
         file, see `wsikit.run.cluster`), ``tls`` (the folder of ``wsikit cluster init``, for a scheduler at tls://), ``task_seconds`` (a worker that is at a
         block for longer is ended, by default 1800), ``copy_to`` (an address such as s3://bucket/run: finished slides are copied there), ``debug``
@@ -165,6 +165,7 @@ def _run(
         "tls",
         "task_seconds",
         "copy_to",
+        "counting",
         "upsample",
         "debug",
     }
@@ -176,7 +177,9 @@ def _run(
         c.model_copy(update={"path": str(locate(c.path).absolute())} | (more if c.focal_plane is None else {}))
         for c in find_cases(inputs, options.get("mpp_override"), options.get("expect_sha256") or "")
     ]
-    parameters = {k: v for k, v in options.items() if k in ("device", "stain", "upsample", "icc", "any_stain", "max_damaged", "reader") and v is not None}
+    parameters = {
+        k: v for k, v in options.items() if k in ("device", "stain", "upsample", "icc", "any_stain", "max_damaged", "reader", "counting") and v is not None
+    }
     block_px, worker_bytes = options.get("block_px") or BLOCK_PX, 0
     cluster, tls = options.get("cluster"), options.get("tls")
     if options.get("memory"):

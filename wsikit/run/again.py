@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from wsikit.aggregate.counting import Counting
 from wsikit.errors import DamagedStoreError, WeightsMismatchError
 from wsikit.run.drive import Progress
 from wsikit.run.engine import Where
@@ -20,8 +21,8 @@ from wsikit.store.durable import digest_of, sha256_file
 from wsikit.store.receipts import read_receipts
 
 
-def aggregate_run(folder: Path) -> int:
-    """Recompute the results of every finished slide from its columns; returns how many.
+def aggregate_run(folder: Path, counting: Counting | None = None) -> int:
+    """Recompute the results of every finished slide from its columns; returns how many. ``counting`` replaces how the run counts mitoses.
 
     Raises
     ------
@@ -34,6 +35,9 @@ def aggregate_run(folder: Path) -> int:
     """
     job = Job.model_validate(read_run(folder)["job"])
     with only_run(folder):
+        if counting is not None:
+            job = job.model_copy(update={"counting": counting})
+            update_run(folder, job=job.model_dump())
         done = {case.slide_id: _aggregate(folder, job, case.slide_id) for case in job.slides}
         write_results(folder, job, read_results(folder, job))
         update_run(folder, files=table_digests(folder))
@@ -53,7 +57,7 @@ def _aggregate(folder: Path, job: Job, slide_id: str) -> str:
     if not was_finished(path, plan, job):
         return "unfinished"
     aggregate_slide(str(folder), job.key, slide_id)
-    commit_results(path)
+    commit_results(path, job)
     return "done"
 
 

@@ -14,10 +14,12 @@ from safetensors.numpy import load_file
 
 from wsikit import RESEARCH_USE_ONLY, __version__
 from wsikit.aggregate.calls import call_slide
+from wsikit.aggregate.counting import Counting, Grounds, count_mitoses
 from wsikit.aggregate.doubt import outside_domain, unknown_colours
 from wsikit.aggregate.features import Inputs
-from wsikit.aggregate.mitosis import count_slide, density_map, find_hotspot, merge
+from wsikit.aggregate.mitosis import density_map, merge
 from wsikit.aggregate.occlusion import Contributions, contributions
+from wsikit.aggregate.rates import detector_error
 from wsikit.aggregate.survival import load_risk, needed_inputs, predict_risk
 from wsikit.clock import Clock
 from wsikit.export.geojson import write_geojson
@@ -50,6 +52,8 @@ NO_NUMBERS = (
     "low",
     "high",
     "hotspot",
+    "corrected",
+    "grading",
     "risk",
     "group",
     "survival",
@@ -107,13 +111,13 @@ def aggregate_slide(run_dir: str, run_key: str, slide_id: str) -> None:
     plan = load_plan(str(path), digest_of(store.attributes))
     results: dict[str, Any] = {}
     for name, card in job.cards().items():
-        results[name] = _pipeline_result(store, card, job.models[name], plan.stages.get(name))
+        results[name] = _pipeline_result(store, card, job, plan.stages.get(name))
     more: dict[str, Any] = {}
     shutil.rmtree(path / "overlays" / RISK_PIPELINE, ignore_errors=True)
     if RISK_PIPELINE in job.models:
         results[RISK_PIPELINE], inputs = _risk_result(store, job.models[RISK_PIPELINE], results, job.case(slide_id).extra)
         more = {} if inputs is None else {SURVIVAL_INPUTS: inputs.to_json()}
-    reviewed = Review(store, job.cards(), results=results).summary()
+    reviewed = Review(store, job.cards(), results=results, counting=job.counting, facts=job.case(slide_id).extra).summary()
     more |= {} if reviewed is None else {REVIEW: reviewed}
     write_json(path.with_suffix(".json"), slide_result(store, plan, job, results) | more)
     write_geojson(store, path.with_suffix(".geojson"))
@@ -236,26 +240,31 @@ def _detections(
     return columns, (heat[None], Placement.of(cell, store.mpp))
 
 
-def _pipeline_result(store: SlideStore, card: Card, ref: ModelRef, stage: Stage | None) -> dict[str, Any]:
+def _pipeline_result(store: SlideStore, card: Card, job: Job, stage: Stage | None) -> dict[str, Any]:
     """A pipeline's answer for the slide, with the model that gave it."""
+    ref = job.models[card.pipeline]
     model = {"name": ref.name, "digest": ref.digest, "trained_on": card.trained_on.domain}
     if stage is None:
         return {"status": "refused", "reason": store.attributes["refused"].get(card.pipeline, "not scored"), "model": model}
     table = store.tables()[card.pipeline]
-    result = call_slide(card, table["probability"]) if card.task == "classify" else _count(store, card, table["position"], table["score"])
+    if card.task == "classify":
+        result = call_slide(card, table["probability"])
+    else:
+        result = _count(store, card, table["position"], table["score"], job.counting, job.case(store.slide_id).extra)
     reason = outside_domain(card, store.attributes["slide"]["phantom"])
     if not reason and result["status"] == "ok":
         reason = unknown_colours(card, stain_of(store.attributes, card))
     return _withheld(result, reason) | {"model": model}
 
 
-def _count(store: SlideStore, card: Card, position: np.ndarray, score: np.ndarray) -> dict[str, Any]:
+def _count(store: SlideStore, card: Card, position: np.ndarray, score: np.ndarray, counting: Counting, facts: Mapping[str, str]) -> dict[str, Any]:
     assert card.detection is not None
     downsample = tuple(store.attributes["survey"]["raster"]["downsample"])
-    tissue, tissue_mm2 = damaged.scored_tissue(store, card.pipeline)
+    tissue, _ = damaged.scored_tissue(store, card.pipeline)
     counted = position[score >= np.float32(card.detection.threshold)]
-    hotspot = find_hotspot(counted, tissue, downsample, store.mpp, card.detection.hotspot_mm2)
-    return count_slide(len(counted), len(score) - len(counted), card.detection.threshold, tissue_mm2, hotspot)
+    how: dict[str, Any] = {"gradings": counting.grading, "facts": facts, "error": detector_error(card.metrics)}
+    window = counting.window(card.detection.hotspot_mm2)
+    return count_mitoses(counted, len(score) - len(counted), card.detection.threshold, Grounds(tissue, downsample, store.mpp), window, **how)
 
 
 def _risk_result(store: SlideStore, ref: ModelRef, results: dict[str, Any], facts: Mapping[str, str]) -> tuple[dict[str, Any], Inputs | None]:

@@ -16,6 +16,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from wsikit import RESEARCH_USE_ONLY, __version__
+from wsikit.aggregate.counting import Counting
 from wsikit.colour import ICC_CHOICES, KEEP
 from wsikit.errors import DamagedStoreError, StoreMismatchError, UsageError
 from wsikit.models import RISK_PIPELINE, Card, check_weights, find_model, pipelines, read_card
@@ -81,6 +82,7 @@ class Job(BaseModel):
     upsample: bool = False
     any_stain: bool = False
     max_damaged: float = 0.0
+    counting: Counting = Counting()
     slides: list[Case]
 
     @property

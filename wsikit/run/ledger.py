@@ -12,15 +12,17 @@ import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from wsikit.aggregate.counting import Counting
 from wsikit.errors import DamagedStoreError
 from wsikit.grid import Block
 from wsikit.models import RISK_PIPELINE
 from wsikit.run.job import Job
 from wsikit.run.plan import PIXELS, Plan
-from wsikit.store.durable import sha256_file, write_atomic
+from wsikit.store.durable import digest_of, sha256_file, write_atomic
 from wsikit.store.receipts import Receipt, append_receipt, digests, read_receipts, rewrite_receipts
 
 SLIDE, LAYOUT = "slide", "layout"
+COUNTING = "counting"
 ATTRIBUTES = "zarr.json"
 RESULT_SUFFIXES = (".json", ".geojson", ".png")
 MADE_AGAIN = f"overlays/{RISK_PIPELINE}"
@@ -82,15 +84,18 @@ def commit_layout(store: Path, laid: Mapping[str, str]) -> None:
 
 def is_complete(store: Path, plan: Plan, job: Job) -> bool:
     """Whether the slide was put together from exactly this plan and these models, and nothing of it is damaged or missing."""
-    if not was_finished(store, plan, job) or not _latest(store)[SLIDE].holds(store.parent):
+    if not was_finished(store, plan, job):
+        return False
+    whole = _latest(store)[SLIDE]
+    if whole.keys.get(COUNTING) != _counting_key(job).get(COUNTING) or not whole.holds(store.parent):
         return False
     return finished_stages(store, plan) >= set(plan.stages) - {PIXELS} and not missing_blocks(store, plan)
 
 
 def was_finished(store: Path, plan: Plan, job: Job) -> bool:
-    """Whether the slide was put together from exactly this plan and these models, whatever became of its files."""
+    """Whether the slide was put together from exactly this plan and these models, whatever became of its files and however mitoses were counted."""
     whole = _latest(store).get(SLIDE)
-    return whole is not None and whole.keys == _slide_keys(plan, job)
+    return whole is not None and {k: v for k, v in whole.keys.items() if k != COUNTING} == _slide_keys(plan, job)
 
 
 def is_undamaged(store: Path) -> bool:
@@ -110,18 +115,19 @@ def commit_slide(store: Path, plan: Plan, job: Job) -> None:
     for name, files in stages.items():
         kept.append(Receipt(block=_stage_entry(name), keys={name: plan.stages[name].key}, files=digests(store.parent, files)))
     boxes = sorted({box for r in read_receipts(receipts_path(store)) for box in r.damaged})
-    kept.append(Receipt(block=SLIDE, keys=_slide_keys(plan, job), files=digests(store.parent, rest), damaged=boxes))
+    kept.append(Receipt(block=SLIDE, keys=_slide_keys(plan, job) | _counting_key(job), files=digests(store.parent, rest), damaged=boxes))
     rewrite_receipts(receipts_path(store), kept)
     shutil.rmtree(store.with_suffix(".parts"), ignore_errors=True)
 
 
-def commit_results(store: Path) -> None:
+def commit_results(store: Path, job: Job) -> None:
     """New digests for a result that was made again, and for nothing else."""
     receipts = read_receipts(receipts_path(store))
     whole = _latest(store)[SLIDE]
     kept = {name: digest for name, digest in whole.files.items() if not _is_result(store, name)}
     files = [*_results(store), *_files(store / MADE_AGAIN)]
-    again = Receipt(block=SLIDE, keys=whole.keys, files={**kept, **digests(store.parent, files)}, damaged=whole.damaged)
+    keys = {k: v for k, v in whole.keys.items() if k != COUNTING} | _counting_key(job)
+    again = Receipt(block=SLIDE, keys=keys, files={**kept, **digests(store.parent, files)}, damaged=whole.damaged)
     rewrite_receipts(receipts_path(store), [*(r for r in receipts if r.block != SLIDE), again])
 
 
@@ -157,6 +163,11 @@ def _slide_keys(plan: Plan, job: Job) -> dict[str, str]:
     """What a slide's result depends on: the stages, and the model of each answer, also of those without a stage."""
     keys = {name: stage.key for name, stage in plan.stages.items()} | {f"answer {name}": ref.digest for name, ref in job.models.items()}
     return keys | ({"max_damaged": str(job.max_damaged)} if job.max_damaged else {})
+
+
+def _counting_key(job: Job) -> dict[str, str]:
+    """How mitoses are counted, where it is not as the models say."""
+    return {} if job.counting == Counting() else {COUNTING: digest_of(job.counting.model_dump())}
 
 
 def _results(store: Path) -> list[Path]:

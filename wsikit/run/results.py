@@ -12,7 +12,7 @@ from typing import Any
 from wsikit.aggregate.calls import call_patient
 from wsikit.aggregate.doubt import outside_domain
 from wsikit.aggregate.features import Inputs, read_inputs, together
-from wsikit.aggregate.mitosis import poisson_interval
+from wsikit.aggregate.rates import poisson_interval
 from wsikit.aggregate.survival import load_risk, predict_risk
 from wsikit.errors import DamagedStoreError
 from wsikit.models import RISK_PIPELINE, Card
@@ -48,15 +48,13 @@ def write_results(folder: Path, job: Job, results: Mapping[str, Mapping[str, Any
     slides = [_slide_row(case.path, case.patient, results[case.slide_id], names, cards) for case in job.slides if case.slide_id in results]
     extra = ("patient",) if any(c.patient for c in job.slides) else ()
     reviewed = [c for n in names for c in _reviewed_columns(n, cards)] if any("review" in r for r in results.values()) else []
-    columns = [*SLIDE_COLUMNS, *extra, *(c for n in names for c in _columns(n, cards)), *reviewed]
+    pipelines = {n: _columns(n, cards, job.counting.grading) for n in names}
+    columns = [*SLIDE_COLUMNS, *extra, *(c for found in pipelines.values() for c in found), *reviewed]
     write_csv(folder / "slides.csv", columns, slides)
     if extra:
         rows = list(_patient_rows(job, results, cards))
-        write_csv(
-            folder / "patients.csv",
-            ["patient", "slides", "slides_failed", "tissue_mm2", *(c for n in names for c in _columns(n, cards) if not c.endswith(("hotspot_x", "hotspot_y")))],
-            rows,
-        )
+        found = [c for columns in pipelines.values() for c in columns if not c.endswith(("hotspot_x", "hotspot_y"))]
+        write_csv(folder / "patients.csv", ["patient", "slides", "slides_failed", "tissue_mm2", *found], rows)
 
 
 def table_digests(folder: Path) -> dict[str, str]:
@@ -79,13 +77,14 @@ def _cell(text: str) -> str:
     return ("'" if text[:1] in FORMULA else "") + text.replace("\r", " ")
 
 
-def _columns(name: str, cards: Mapping[str, Card]) -> list[str]:
+def _columns(name: str, cards: Mapping[str, Card], gradings: Sequence[str]) -> list[str]:
     if name == RISK_PIPELINE:
         fields = ["status", "reason", *_RISK_FIELDS]
     elif cards[name].task == "classify":
         fields = ["status", "reason", "call", "doubt", *(f"p_{c}" for c in cards[name].classes)]
     else:
         fields = ["status", "reason", *_COUNT_FIELDS, "hotspot_x", "hotspot_y", "hotspot_count", "hotspot_tissue_mm2", "hotspot_per_mm2", "hotspot_flags"]
+        fields += [f"{preset}_{what}" for preset in gradings for what in ("score", "probability", "count", "flags")]
     return [f"{name}.{f}" for f in fields]
 
 
@@ -146,6 +145,9 @@ def _pipeline_cells(name: str, r: Mapping[str, Any]) -> dict[str, Any]:
     if h := r.get("hotspot"):
         cells |= {"hotspot_x": h["centre"][0], "hotspot_y": h["centre"][1], "hotspot_flags": " ".join(h["flags"])}
         cells |= {f"hotspot_{k}": h[k] for k in ("count", "tissue_mm2", "per_mm2")}
+    for preset, g in (r.get("grading") or {}).items():
+        cells |= {f"{preset}_score": g.get("score", g["status"]), f"{preset}_probability": g.get("probability", {}).get(g.get("score"))}
+        cells |= {f"{preset}_count": g.get("count_in_area"), f"{preset}_flags": " ".join(g.get("flags", []))}
     return {f"{name}.{k}": "" if v is None else v for k, v in cells.items()}
 
 
@@ -207,7 +209,10 @@ def _pooled(answers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     low, high = poisson_interval(count, area)
     densest = max(answers, key=lambda a: a["hotspot"]["per_mm2"])
     numbers = {"count": count, "area_mm2": area, "per_mm2": count / area, "low": low, "high": high}
-    return {"status": "ok", "reason": "", **{k: round(v, 6) for k, v in numbers.items()}, "hotspot": densest["hotspot"]}
+    found = {"status": "ok", "reason": "", **{k: round(v, 6) for k, v in numbers.items()}, "hotspot": densest["hotspot"]}
+    presets = {name for a in answers for name in a.get("grading", {})}
+    graded = {name: [a["grading"][name] for a in answers if name in a.get("grading", {})] for name in sorted(presets)}
+    return found | ({"grading": {name: max(g, key=lambda one: one.get("count_in_area", -1.0)) for name, g in graded.items()}} if graded else {})
 
 
 def read_result(folder: Path, slide_id: str) -> dict[str, Any] | None:

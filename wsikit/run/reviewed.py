@@ -33,7 +33,7 @@ def open_review(folder: str | Path, slide_id: str, by: str = "") -> Review:
     result = read_result(Path(folder), slide_id)
     if result is None or result["status"] != "ok":
         raise UsageError(f"{slide_id}: has no result to review{f' ({reason})' if result and (reason := result['reason']) else ''}")
-    return Review(open_store(store_path(folder, slide_id)), job.cards(), by)
+    return Review(open_store(store_path(folder, slide_id)), job.cards(), by, counting=job.counting, facts=job.case(slide_id).extra)
 
 
 def open_reviews(folder: Path, by: str = "", slide_id: str | None = None) -> dict[str, Review]:

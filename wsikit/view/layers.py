@@ -10,9 +10,11 @@ from typing import Any
 import dask.array as da
 import numpy as np
 from napari.utils import Colormap
+from shapely import get_coordinates
 
 from wsikit.geometry import Level, Region, Size
 from wsikit.overlay.picture import colours, heat_top
+from wsikit.overlay.shapes import hotspot_outlines
 from wsikit.slide import Slide, open_slide
 from wsikit.store import LABELS, Overlay, SlideStore
 from wsikit.store.image import Placement
@@ -118,11 +120,11 @@ def _detections(store: SlideStore, name: str, answer: dict[str, Any]) -> Iterabl
     yield at[counted], {"name": f"{name}{suffix}", "border_color": MITOSIS, "features": {"score": score[counted]}, "visible": status == "ok", **ring}, "points"
     if status == "ok":
         h = answer["hotspot"]
-        corners = np.array([[h["x"], h["y"]], [h["x"] + h["w"], h["y"]], [h["x"] + h["w"], h["y"] + h["h"]], [h["x"], h["y"] + h["h"]]])
+        corners = [to_world(get_coordinates(part)[:-1], store.mpp) for part in hotspot_outlines(h)]
         label = f"{h['count']} in {h['tissue_mm2']:.2f} mm2"
-        text = {"string": [label], "color": "black", "size": 12, "anchor": "lower_right"}
+        text = {"string": [label, *[""] * (len(corners) - 1)], "color": "black", "size": 12, "anchor": "lower_right"}
         outline = {"shape_type": "polygon", "edge_color": HOTSPOT, "edge_width": 8.0, "face_color": "transparent", "opacity": 1.0, "units": UNITS}
-        yield [to_world(corners, store.mpp)], {"name": f"{name} hotspot", "text": text, **outline}, "shapes"
+        yield corners, {"name": f"{name} hotspot", "text": text, **outline}, "shapes"
 
 
 def to_world(position: np.ndarray, mpp: tuple[float, float]) -> np.ndarray:
