@@ -28,6 +28,7 @@ Memory = Annotated[str | None, typer.Option("--memory", help="Most memory of all
 CopyTo = Annotated[str | None, typer.Option("--copy-to", help="Copy each finished slide to an object store as well, such as s3://bucket/run.")]
 ReaderName = Annotated[str | None, typer.Option("--reader", help="Read all slides with this one, such as cucim. [default: the best for each file]")]
 Device = Annotated[str, typer.Option("--device", help="cpu, cuda or mps.")]
+Engine = Annotated[str, typer.Option("--engine", help="Of classifiers on a CPU: auto, torch, openvino or openvino-bf16; what ran is in the results.")]
 MppOverride = Annotated[float | None, typer.Option("--mpp-override", help="µm/px of level 0, over what the files say (a CSV's mpp column goes first).")]
 AnyStain = Annotated[bool, typer.Option("--any-stain", help="Take slides whose tissue is brown too: pigment, or immunohistochemistry.")]
 MaxDamaged = Annotated[

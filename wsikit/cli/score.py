@@ -11,6 +11,7 @@ from wsikit.cli.options import (
     Cluster,
     CopyTo,
     Device,
+    Engine,
     ExpectSha256,
     FieldDiameter,
     Fields,
@@ -69,6 +70,7 @@ def register(app: typer.Typer) -> None:
         memory: Memory = None,
         copy_to: CopyTo = None,
         device: Device = "cpu",
+        engine: Engine = "auto",
         as_json: Json = False,
     ) -> int:
         """Score slides: subtype calls, mitoses per mm², survival risk and overlays. Running it again resumes.
@@ -88,6 +90,7 @@ def register(app: typer.Typer) -> None:
             "mpp_override": mpp_override,
             "expect_sha256": expect_sha256,
             "device": device,
+            "engine": engine,
             "stain": stain,
             "stain_target": stain_target,
             "icc": icc,

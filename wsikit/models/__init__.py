@@ -94,13 +94,14 @@ def find_model(ref: str | Path) -> Path:
     raise UnknownModelError(f"no model '{ref}': neither a folder nor one of {', '.join(sorted(at_hand)) or '(none)'}")
 
 
-def load_model(ref: str | Path, device: str = "cpu") -> Network:
+def load_model(ref: str | Path, device: str = "cpu", engine: str = "torch") -> Network:
     """A model, ready to predict.
 
     Parameters
     ----------
     ref : the name of a model at hand, a pipeline's name, a model folder, ``hf:owner/name``, ``timm:name``, ``tia:name``, or an ``.onnx`` file
     device : ``cpu``, ``cuda``, ``cuda:1``, ``mps``
+    engine : ``torch``, or for classifiers on a CPU ``openvino`` or ``openvino-bf16``
 
     Raises
     ------
@@ -108,6 +109,8 @@ def load_model(ref: str | Path, device: str = "cpu") -> Network:
         There is no such model.
     CardError, WeightsMismatchError
         Its card or weights are wrong.
+    ModelError
+        The engine does not run it.
 
     Examples
     --------
@@ -118,7 +121,12 @@ def load_model(ref: str | Path, device: str = "cpu") -> Network:
     """
     folder = find_model(ref)
     card = read_card(folder)
-    return load_network(card, folder, device)
+    network = load_network(card, folder, device)
+    if engine != "torch":
+        from wsikit.models._engine import accelerate
+
+        accelerate(network, engine)
+    return network
 
 
 def load_network(card: Card, folder: Path, device: str = "cpu") -> Network:

@@ -13,7 +13,7 @@ from wsikit.run.cases import find_cases
 from wsikit.run.cluster import read_cluster
 from wsikit.run.drive import Progress
 from wsikit.run.engine import Where, default_workers
-from wsikit.run.job import Job, Pixels, check_job, choose_models, read_run
+from wsikit.run.job import RUN_FILE, Job, Pixels, check_job, choose_engines, choose_models, read_run
 from wsikit.run.memory import parse_memory, share_out
 from wsikit.run.plan import BLOCK_PX
 from wsikit.run.start import Run, carry_out
@@ -49,7 +49,8 @@ def score(
         ``upsample``, ``max_damaged`` (the share of tissue that may be left out because it cannot be decoded, by default none);
         of kept pixels and pictures: ``stain``, ``stain_target`` (an image whose colours to take, instead of the reference)
         – a model always sees the colours of its card; of mitoses: ``counting``, a `wsikit.aggregate.counting.Counting`;
-        of the work: ``device``, ``memory`` (such as "16GiB", for all processes of this machine together), ``block_px``, ``cluster`` (a TOML
+        of the work: ``device``, ``engine`` (of classifiers on a CPU: ``auto``, ``torch``, ``openvino``, ``openvino-bf16``),
+        ``memory`` (such as "16GiB", for all processes of this machine together), ``block_px``, ``cluster`` (a TOML
         file, see `wsikit.run.cluster`), ``tls`` (the folder of ``wsikit cluster init``, for a scheduler at tls://), ``task_seconds`` (a worker that is at a
         block for longer is ended, by default 1800), ``copy_to`` (an address such as s3://bucket/run: finished slides are copied there), ``debug``
 
@@ -156,6 +157,7 @@ def _run(
         "any_stain",
         "max_damaged",
         "device",
+        "engine",
         "stain",
         "stain_target",
         "block_px",
@@ -189,6 +191,8 @@ def _run(
         workers, block_px, worker_bytes = share_out(parse_memory(str(options["memory"])), wanted, models=bool(models))
     job = Job(models=dict(models), pixels=pixels, slides=cases, block_px=block_px, **parameters)
     check_job(job)
+    before = Job.model_validate(read_run(folder)["job"]).models if (folder / RUN_FILE).exists() else {}
+    job = job.model_copy(update={"models": choose_engines(job.models, job.device, options.get("engine") or "auto", before)})
     if options.get("stain_target") is not None:
         job = job.model_copy(update={"stain_target": fit_target(options["stain_target"], job.stain)})
     where = Where(workers, worker_bytes, scheduler, read_cluster(Path(cluster)) if cluster else None, Path(tls) if tls else None)

@@ -41,12 +41,12 @@ _DEVICE = Lock()  # a worker with two threads decodes in one while the other's b
 
 
 @lru_cache(maxsize=8)
-def worker_model(folder: str, digest: str, device: str) -> Network:
+def worker_model(folder: str, digest: str, device: str, engine: str = "torch") -> Network:
     """A model, loaded once per worker process. ``digest`` makes a changed model another one."""
     import torch
 
     torch.set_num_threads(1)  # kernels add in another order with more threads; parallel work comes from more workers
-    return load_model(folder, device)
+    return load_model(folder, device, engine)
 
 
 @device_errors()
@@ -94,7 +94,7 @@ def do_block(run_dir: str, run_key: str, slide_id: str, block: Block, names: lis
         else:
             ref = job.models[name]
             with _DEVICE, clock(name):
-                columns = _score(worker_model(ref.folder, ref.digest, job.device), stage, rows, canvases[name])
+                columns = _score(worker_model(ref.folder, ref.digest, job.device, ref.engine), stage, rows, canvases[name])
         part = path.with_suffix(".parts") / name / f"{block.name}.safetensors"
         files[part] = write_later(part, [save(columns)])
     keys = {name: plan.part_key(name) for name in names}

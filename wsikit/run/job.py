@@ -34,6 +34,8 @@ _SOFTWARE = (
     "numpy",
     "torch",
     "torchvision",
+    "openvino",
+    "onnxruntime",
     "zarr",
     "openslide-python",
     "openslide-bin",
@@ -57,13 +59,23 @@ class Pixels(BaseModel):
 
 
 class ModelRef(BaseModel):
-    """The model of a pipeline: its folder and digest."""
+    """The model of a pipeline: its folder and digest, and what runs it.
+
+    ``engine_difference`` is how far this engine's probabilities were from torch's on tiles that are always the same, at most.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     name: str
     folder: str
     digest: str
+    engine: str = "torch"
+    engine_difference: float | None = None
+
+    @property
+    def recipe(self) -> list[str]:
+        """All that its numbers depend on; with torch, the model alone."""
+        return [self.digest] if self.engine == "torch" else [self.digest, self.engine]
 
 
 class Job(BaseModel):
@@ -124,6 +136,35 @@ def choose_models(names: Sequence[str] | None, models: Mapping[str, str | Path] 
             raise UsageError(f"model {card.name} is for pipeline '{card.pipeline}', not '{name}'")
         check_weights(card, folder)  # now, and not slide after slide
         found[name] = ModelRef(name=card.name, folder=str(folder.resolve()), digest=card.digest)
+    return found
+
+
+def choose_engines(models: Mapping[str, ModelRef], device: str, wanted: str, before: Mapping[str, ModelRef]) -> dict[str, ModelRef]:
+    """The models with what runs each here: with ``auto`` what it ran on ``before`` in this folder, else what `choose_engine` takes.
+
+    Raises
+    ------
+    UsageError
+        There is no such engine.
+    ModelError
+        An engine that was asked for by name does not run a model, or differs from torch too much.
+    """
+    from wsikit.models._engine import AUTO, ENGINES, choose_engine
+
+    if wanted not in (AUTO, *ENGINES):
+        raise UsageError(f"engine '{wanted}': there are {', '.join((AUTO, *ENGINES))}")
+    found = dict(models)
+    for name, ref in models.items():
+        old = before.get(name)
+        if name == RISK_PIPELINE:
+            continue
+        if wanted == AUTO and old is not None and old.digest == ref.digest and device == "cpu":
+            engine, difference = old.engine, old.engine_difference
+        elif (card := read_card(Path(ref.folder))).task != "classify":
+            continue
+        else:
+            engine, difference = choose_engine(card, Path(ref.folder), device, wanted)
+        found[name] = ref.model_copy(update={"engine": engine, "engine_difference": difference})
     return found
 
 

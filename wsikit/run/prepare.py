@@ -178,7 +178,7 @@ def _stages(job: Job, grids: dict[str, TileGrid], attributes: dict[str, Any]) ->
     stages = {}
     for name, tiles in grids.items():
         stain = stain_of(attributes, cards[name])
-        stages[name] = {"key": digest_of([survey_key, stain, name, job.models[name].digest]), "min_tissue": cards[name].min_tissue, **grid_info(tiles)}
+        stages[name] = {"key": digest_of([survey_key, stain, name, *job.models[name].recipe]), "min_tissue": cards[name].min_tissue, **grid_info(tiles)}
     if attributes["pixels"]:
         grid = {k: v for k, v in attributes["pixels"].items() if k != "shard_px"}
         stages[PIXELS] = {"key": digest_of([survey_key, attributes["stain"], PIXELS, attributes["pixels"]]), "min_tissue": 0.0, **grid}
