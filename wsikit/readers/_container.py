@@ -53,7 +53,7 @@ class Directory:
         if count > _MAX_VALUES:
             raise DamagedSlideError(f"{self.path}: image {self.number} claims {count} values of TIFF tag {tag}; the file is damaged, {_AGAIN}")
         with self.path.open("rb") as f:
-            f.seek(at)
+            f.seek(min(at, os.fstat(f.fileno()).st_size))  # the system refuses to go where no file can be
             data = f.read(wanted)
         if len(data) != wanted:
             raise DamagedSlideError(f"{self.path}: TIFF tag {tag} of image {self.number} lies beyond the end of the file; {_AGAIN}")
@@ -70,7 +70,7 @@ class Directory:
         kind = self.fields.get(tag, (1, 0, 0))[0]
         if kind not in _NUMBERS:
             raise DamagedSlideError(f"{self.path}: TIFF tag {tag} of image {self.number} is of type {kind}, which it cannot be; the file is damaged, {_AGAIN}")
-        return np.frombuffer(self.raw(tag), self.order + _NUMBERS[kind]).astype(np.uint64).clip(max=2**62).astype(np.int64)
+        return np.frombuffer(self.raw(tag), self.order + _NUMBERS[kind]).astype(np.uint64).clip(max=2**61).astype(np.int64)
 
     def _one(self, tag: int, default: int = 0) -> int:
         found = self.numbers(tag)
@@ -155,7 +155,7 @@ class Directory:
             return
         offset, count = next((map(int, s) for s in self.segments if s.min() > 0), (0, 0))
         with self.path.open("rb") as f:
-            f.seek(offset)
+            f.seek(min(offset, os.fstat(f.fileno()).st_size))
             sampling = jpeg_sampling(f.read(min(count, 4096)))
         if len(set(sampling)) > 1:
             raise DamagedSlideError(f"{self.path}: image {self.number} is called RGB and its tiles are YCbCr; the file is damaged, {_AGAIN}")

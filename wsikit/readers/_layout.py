@@ -64,6 +64,8 @@ class TiffImage:
         self.plane = len(self.planes) // 2
         self._in_page = 1 if coloured else self.page.samplesperpixel
         count = 0 if coloured else axes.get("C", 1) if "C" in lead else self._in_page
+        if count and self.page.dtype.kind not in "uif":
+            raise UnsupportedFormatError(f"{path}: its pixels are {self.page.dtype}, which is a mask and no picture of a slide")
         if count > _MOST_CHANNELS:
             raise UnsupportedFormatError(f"{path}: {count} channels; up to {_MOST_CHANNELS} can be shown")
         self.channels = _channels(tif, series, pixels, count)
