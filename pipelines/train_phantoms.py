@@ -20,12 +20,15 @@ from wsikit.aggregate.survival import features_of
 from wsikit.models import BUNDLED, find_model, read_card
 from wsikit.testing.cohort import Patient, specs, write_cohort
 from wsikit.testing.phantom import RMS_CLASSES, STS_CLASSES
-from wsikit.train.classify import train_classifier
+from wsikit.train.classify import Options, train_classifier
 from wsikit.train.detect import Points, train_detector
 from wsikit.train.labels import Labelled
+from wsikit.train.presets import PLAIN
+from wsikit.train.recipe import changed
 from wsikit.train.survival import train_cox
 
 LIMITATIONS = "Knows synthetic tissue only. Has never seen a patient's slide, and abstains on everything that is not a wsikit phantom."
+PHANTOMS = changed(PLAIN, {"initial": "none"}, "pipelines/train_phantoms.py")
 COMMON: dict[str, Any] = {"licence": "Apache-2.0", "limitations": LIMITATIONS}
 
 
@@ -52,8 +55,8 @@ def train_sts(sts: list[Patient]) -> None:
             "tile_px": 224,
             "trained_on": trained_on("five texture classes named after sarcoma subtypes", len(sts)),
         },
-        epochs=12,
-        per_slide=30,
+        PHANTOMS,
+        Options(per_slide=30),
     )
 
 
@@ -73,8 +76,8 @@ def train_rms(rms: list[Patient], sts: list[Patient]) -> None:
             "tile_px": 299,
             "trained_on": trained_on("two texture classes named after rhabdomyosarcoma subtypes, and others", len(items)),
         },
-        epochs=24,
-        per_slide=30,
+        PHANTOMS.shortened(24),
+        Options(per_slide=30),
     )
 
 

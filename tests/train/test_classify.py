@@ -12,9 +12,11 @@ import pytest
 from wsikit.errors import LabelsError
 from wsikit.models import check_model, load_model
 from wsikit.testing.phantom import write_pyramid
-from wsikit.train.classify import train_classifier
+from wsikit.train.classify import Options, train_classifier
 from wsikit.train.labels import Labelled
-from wsikit.train.tasks import CLASSIFIERS, subtype
+from wsikit.train.presets import PLAIN
+from wsikit.train.recipe import Recipe, changed
+from wsikit.train.tasks import subtype
 from wsikit.train.tiles import draw_tiles
 
 
@@ -27,9 +29,13 @@ def quiet(_: str) -> None:
     """No log."""
 
 
+def recipe(epochs: int, learning_rate: float = 2e-3) -> Recipe:
+    return changed(PLAIN, {"batch": 8, "initial": "none", "stages": [{"epochs": epochs, "learning_rate": learning_rate}]}, "a test")
+
+
 def test_a_few_steps_learn_two_tissues_and_the_folder_loads(items: list[Labelled], classifier_fields: dict[str, Any], tmp_path: Path) -> None:
     lines: list[str] = []
-    card = train_classifier(items, tmp_path / "m", classifier_fields, epochs=6, per_slide=24, learning_rate=0.02, log=lines.append)
+    card = train_classifier(items, tmp_path / "m", classifier_fields, recipe(6, 0.02), Options(24, log=lines.append))
     assert lines[0] == "4 slides to train on, 2 to validate on, no patient in both"
     assert check_model(tmp_path / "m") == card
     validation = card.metrics["validation"]
@@ -47,7 +53,7 @@ def test_a_few_steps_learn_two_tissues_and_the_folder_loads(items: list[Labelled
 def test_one_seed_gives_one_model(items: list[Labelled], classifier_fields: dict[str, Any], tmp_path: Path) -> None:
     files = []
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-        train_classifier(items, tmp_path / name, classifier_fields, epochs=1, per_slide=5, seed=seed, log=quiet)
+        train_classifier(items, tmp_path / name, classifier_fields, recipe(1), Options(5, seed, log=quiet))
         files.append([(tmp_path / name / f).read_bytes() for f in ("model.safetensors", "card.json")])
     assert files[0] == files[1]
     assert files[0][0] != files[2][0]
@@ -55,7 +61,7 @@ def test_one_seed_gives_one_model(items: list[Labelled], classifier_fields: dict
 
 def test_a_class_without_tiles_is_refused_before_training(items: list[Labelled], classifier_fields: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(LabelsError, match="class LMS"):
-        train_classifier(items, tmp_path / "m", classifier_fields | {"classes": ["LMS", "SS", "UPS"]}, epochs=1, per_slide=2, log=quiet)
+        train_classifier(items, tmp_path / "m", classifier_fields | {"classes": ["LMS", "SS", "UPS"]}, recipe(1), Options(2, log=quiet))
     assert not (tmp_path / "m").exists()
 
 
@@ -63,20 +69,18 @@ def test_slides_of_glass_cannot_validate(items: list[Labelled], classifier_field
     write_pyramid(tmp_path / "glass.tif", np.full((512, 512, 3), 243, np.uint8), 0.5)
     labels = [*items[:4], Labelled(tmp_path / "glass.tif", "SS", "P9", split="val")]
     with pytest.raises(LabelsError, match="validate on"):
-        train_classifier(labels, tmp_path / "m", classifier_fields, epochs=1, per_slide=2, log=quiet)
+        train_classifier(labels, tmp_path / "m", classifier_fields, recipe(1), Options(2, log=quiet))
 
 
-def test_the_task_reads_labels_and_says_what_the_model_has_seen(
-    sheets: list[Any], classifier_fields: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(CLASSIFIERS, "sts-subtype", {k: classifier_fields[k] for k in ("architecture", "tile_px", "batch")})
+def test_the_task_reads_labels_and_says_what_the_model_has_seen(sheets: list[Any], classifier_fields: dict[str, Any], tmp_path: Path) -> None:
     rows = [f"{s.path},{s.truth.spec.subtype},{s.patient}" for s in sheets]
     labels = tmp_path / "labels.csv"
     labels.write_text("\n".join(["path,label,patient", *rows]) + "\n")
-    card = subtype("subtype", labels, tmp_path / "My Model!", 1.0, epochs=1, per_slide=3, log=quiet)
+    tiny = recipe(1).model_copy(update={k: classifier_fields[k] for k in ("architecture", "tile_px", "batch", "mpp")})
+    card = subtype("subtype", labels, tmp_path / "My Model!", tiny, Options(3, log=quiet))
     assert (card.name, card.pipeline, card.classes, card.mpp) == ("my-model", "sts-subtype", ["SS", "UPS"], 1.0)
     assert (card.trained_on.domain, card.trained_on.slides, card.trained_on.patients) == ("histology", 6, 6)
     assert json.loads((tmp_path / "My Model!" / "card.json").read_text())["weights"]["sha256"] == card.weights.sha256
     with pytest.raises(LabelsError, match="is none of DDLPS, LMS, MFS, SS, UPS"):
         labels.write_text(labels.read_text().replace("UPS,P0", "other,P0"))
-        subtype("sts-subtype", labels, tmp_path / "n", 1.0)
+        subtype("sts-subtype", labels, tmp_path / "n")

@@ -49,7 +49,7 @@ WRONG = {
     "line 2: label and patient": ["a.tif,,P1,,"],
     "line 4: label and patient": ["a.tif,LMS,P1,,", "b.tif,LMS,P2,,", "c.tif,LMS,,,"],
     "line 2: label 'lms' is none of LMS, SS": ["a.tif,lms,P1,,"],
-    "line 2: split 'test' must be": ["a.tif,LMS,P1,,test"],
+    "line 2: split 'holdout' must be": ["a.tif,LMS,P1,,holdout"],
     "line 2: mpp 'half' is not a number": ["a.tif,LMS,P1,half,"],
     "patient P1 is in more than one split": ["a.tif,LMS,P1,,train", "b.tif,LMS,P1,,val"],
     "patient P2 is in more than one split": ["a.tif,LMS,P2,,train", "b.tif,LMS,P2,,", "c.tif,SS,P1,,train"],

@@ -29,20 +29,30 @@ def register(app: typer.Typer) -> None:
         penalty: Annotated[float | None, typer.Option("--penalty", min=0, help="survival: ridge. [default: chosen inside each fold]")] = None,
         groups: Annotated[int, typer.Option("--groups", help="survival: 2 risk groups (median) or 3 (tertiles).")] = 2,
         horizon: Annotated[list[float] | None, typer.Option("--horizon", help="survival: months; repeatable. [default: 12 36 60]")] = None,
-        by_site: Annotated[bool, typer.Option("--by-site", help="survival: validate with each site left out, instead of folds.")] = False,
+        by_site: Annotated[bool, typer.Option("--by-site", help="Validate with each site left out, instead of folds.")] = False,
         outcome: Annotated[str, typer.Option("--outcome", help="survival: a yes/no column of the labels instead of times.")] = "",
         by_months: Annotated[float | None, typer.Option("--by-months", help="survival: did it happen by then, yes or no?")] = None,
         condition: Annotated[str, typer.Option("--condition", metavar="PIPELINE=CLASS", help="survival: for slides of this call only.")] = "",
-        epochs: Annotated[int, typer.Option("--epochs", min=1)] = 12,
-        mpp: Annotated[float | None, typer.Option("--mpp", help="µm/px to train at. [default: 0.5, mitosis 0.25]")] = None,
+        epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="In all. [default: the recipe's; mitosis 12]")] = None,
+        mpp: Annotated[float | None, typer.Option("--mpp", help="µm/px to train at. [default: the recipe's; mitosis 0.25]")] = None,
         per_slide: Annotated[int, typer.Option("--per-slide", min=1, help="Tiles drawn from each slide.")] = 200,
+        preset: Annotated[str, typer.Option("--preset", help="plain, foersch, zhang or deeppath. [default: the task's own]")] = "",
+        recipe: Annotated[Path | None, typer.Option("--recipe", metavar="TOML", help="Values in place of a preset's.")] = None,
+        architecture: Annotated[str, typer.Option("--architecture", help="Such as torchvision:resnet18 or timm:convnext_tiny.")] = "",
+        tile: Annotated[int | None, typer.Option("--tile", min=16, max=4096, help="Tile side, px.")] = None,
+        stain: Annotated[str, typer.Option("--stain", help="macenko, vahadane, reinhard or none.")] = "",
+        init: Annotated[str, typer.Option("--init", help="imagenet, none, a file of weights, or a model to go on from.")] = "",
+        precision: Annotated[str, typer.Option("--precision", help="fp32, bf16 or fp16.")] = "",
+        folds: Annotated[int, typer.Option("--folds", min=0, help="Cross-validate first. Columns 'fold' or --by-site come before.")] = 0,
+        tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Also write TensorBoard's files (extra 'tensorboard').")] = False,
         seed: Annotated[int, typer.Option("--seed")] = 0,
         device: Annotated[str, typer.Option("--device")] = "cpu",
     ) -> None:
         """Train a model; patients are never on both sides of a split.
 
-        Labels: classifiers path,label,patient (and mpp, split); mitosis path,patient,x,y,label (level-0 px; label mitosis or lookalike; a slide without
-        figures has an empty x); survival patient, time_months (or time_days, time_years), event, and clinical columns (and endpoint, competing, site).
+        Labels: classifiers path,label,patient (and mpp, site, split, fold), where a path is a slide, a store with kept pixels or a tile image;
+        mitosis path,patient,x,y,label (level-0 px; label mitosis or lookalike; a slide without figures has an empty x);
+        survival patient, time_months (or time_days, time_years), event, and clinical columns (and endpoint, competing, site).
 
         \b
         Example: wsikit train sts-subtype --labels labels.csv -o my-sts/
@@ -52,11 +62,14 @@ def register(app: typer.Typer) -> None:
         from wsikit.resolution import MAX_MPP, MIN_MPP, is_believable
         from wsikit.run.job import check_device
         from wsikit.train import tasks
+        from wsikit.train.classify import Options
+        from wsikit.train.parallel import join_group
+        from wsikit.train.presets import choose_recipe
 
         if task not in TASKS:
             raise UsageError(f"task '{task}': there are {', '.join(TASKS)}")
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise UsageError(f"{out}: is there already and not an empty folder; choose a new one with -o")
+        if out.exists() and (not out.is_dir() or any(p.name != "training" for p in out.iterdir())):
+            raise UsageError(f"{out}: is there already and not an empty folder, nor an unfinished training; choose a new one with -o")
         if mpp is not None and not is_believable(mpp):
             raise UsageError(f"--mpp {mpp:g}: µm/px must be {MIN_MPP} to {MAX_MPP}")
         check_device(device)
@@ -71,7 +84,13 @@ def register(app: typer.Typer) -> None:
             typer.echo(f"{card.name}: written to {out}; figures, curves and the nomogram are in {out / 'training'}")
             return
         if task == "mitosis":
-            card = tasks.mitosis(labels, out, mpp or 0.25, epochs=epochs, device=device, **options)
+            card = tasks.mitosis(labels, out, mpp or 0.25, epochs=epochs or 12, device=device, **options)
         else:
-            card = tasks.subtype(task, labels, out, mpp or 0.5, epochs=epochs, per_slide=per_slide, device=device, **options)
-        typer.echo(f"{card.name}: written to {out}; validation: {card.metrics}")
+            values = {"mpp": mpp, "tile_px": tile, "stain": stain, "initial": init, "precision": precision, "architecture": architecture}
+            chosen = choose_recipe(task, preset, recipe, {k: v for k, v in values.items() if v}, epochs)
+            with join_group(device) as group:
+                ways = Options(per_slide, seed, group.device, folds, by_site, tensorboard, typer.echo)
+                card = tasks.subtype(task, labels, out, chosen, ways, group)
+                if not group.first:
+                    return
+        typer.echo(f"{card.name}: written to {out}; validation: {card.metrics['validation']}")

@@ -131,7 +131,7 @@ class Weights(_Part):
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
 
 
-_LATER = ("source",)  # fields younger than models that are about: left out of the digest where a card does not use them, so that it stays
+_LATER = ("source", "training")  # fields younger than models that are about: left out of the digest where a card does not use them, so that it stays
 
 
 class Card(_Part):
@@ -147,6 +147,7 @@ class Card(_Part):
     min_tissue : share of a tile that must be tissue for it to be scored
     batch : tiles per forward pass; fixed, so that a tile's result does not depend on its neighbours
     source : where a model that was made elsewhere came from, such as ``hf:owner/name@commit``
+    training : the recipe and the weights that training started from
     """
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
@@ -167,6 +168,7 @@ class Card(_Part):
     risk: Risk | None = None
     trained_on: TrainedOn
     metrics: dict[str, Any] = {}
+    training: dict[str, Any] = {}
     licence: str
     limitations: str = ""
     source: str = ""

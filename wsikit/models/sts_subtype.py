@@ -1,11 +1,11 @@
-"""DenseNet for soft-tissue sarcoma subtypes: DDLPS, LMS, MFS, SS, UPS.
+"""Networks for soft-tissue sarcoma subtypes: DDLPS, LMS, MFS, SS, UPS; and for any other classes, which the cards then name.
 
-Architecture and class order of Foersch et al., Ann Oncol 2021 (32:1178): torchvision DenseNet121. Their µm/px is
-not published; cards here state their own.
+Class order of Foersch et al., Ann Oncol 2021 (32:1178), who use a DenseNet121. Their µm/px is not published; cards here state their own.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from torch import nn
@@ -14,36 +14,41 @@ from torchvision.models import DenseNet, densenet121
 from wsikit.errors import CardError
 from wsikit.models import _backbone
 from wsikit.models._card import Card
+from wsikit.models._inception import inception, slim_inception
 from wsikit.models._network import Classifier, load_weights
 
 PIPELINE = "sts-subtype"
 CLASSES = ("DDLPS", "LMS", "MFS", "SS", "UPS")
-ARCHITECTURES = ("densenet121", "densenet", *_backbone.LIBRARIES)
+_NAMED: dict[str, Callable[..., nn.Module]] = {
+    "densenet121": lambda classes, **arguments: densenet121(weights=None, num_classes=classes, **arguments),
+    "densenet": lambda classes, **arguments: DenseNet(num_classes=classes, **arguments),
+    "inception_v3": inception,
+    "inception_v3_slim": slim_inception,
+}
+ARCHITECTURES = (*_NAMED, *_backbone.LIBRARIES)
 
 
 def build(card: Card) -> nn.Module:
-    """The untrained network of a card: ``densenet121``, ``densenet`` with torchvision's own arguments, or one of a library.
+    """The untrained network of a card: the ones named here, ``densenet`` with torchvision's own arguments, or one of a library.
 
     Raises
     ------
     CardError
         The card names another architecture, or arguments that it does not have.
     """
-    if card.architecture.get("name") in _backbone.LIBRARIES:
+    arguments = dict(card.architecture)
+    name = arguments.pop("name", None)
+    if name in _backbone.LIBRARIES:
         return _backbone.build(card)
-    arguments = {k: v for k, v in card.architecture.items() if k != "name"}
+    if name not in _NAMED:
+        raise CardError(f"model {card.name}: architecture.name must be one of {', '.join(ARCHITECTURES)}")
     try:
-        if card.architecture.get("name") == "densenet121":
-            return densenet121(weights=None, num_classes=len(card.classes), **arguments)
-        if card.architecture.get("name") == "densenet":
-            return DenseNet(num_classes=len(card.classes), **arguments)
+        return _NAMED[name](len(card.classes), **arguments)
     except TypeError as e:
         raise CardError(f"model {card.name}: architecture: {e}") from e
-    raise CardError(f"model {card.name}: architecture.name must be one of {', '.join(ARCHITECTURES)}")
 
 
 def load(card: Card, folder: Path, device: str) -> Classifier:
     """The trained model of a folder, on a device."""
-    if card.architecture.get("name") in _backbone.LIBRARIES:
-        return _backbone.load(card, folder, device)
-    return Classifier(card, load_weights(build(card), card, folder), "classifier", device)
+    net = load_weights(build(card), card, folder)
+    return Classifier(card, net, _backbone.last_linear(net, len(card.classes), card.name), device)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
+from torchvision.transforms.v2.functional import adjust_hue
 
 from wsikit.stain._lookup import apply_tables, tables_of
 from wsikit.stain.macenko import IO, REFERENCE
+from wsikit.train.recipe import Augment
 
 
 def turn_and_flip(images: Tensor, generator: torch.Generator) -> Tensor:
@@ -53,3 +58,67 @@ def jitter(images: Tensor, generator: torch.Generator, strength: float = 0.15) -
     shift = 0.25 * strength * (2 * torch.rand(b, 1, 1, 3, generator=generator) - 1)
     density = -torch.log((images.float() + 1) / 256)
     return (256 * torch.exp(-(density * scale + shift)) - 1).clamp(0, 255).to(torch.uint8)
+
+
+def augment(images: Tensor, how: Augment, generator: torch.Generator) -> Tensor:
+    """A recipe's changes, drawn anew for each image: uint8 (B, H, H, 3) to the same."""
+    if how.turns:
+        images = turn_and_flip(images, generator)
+    if how.flip:
+        mirrored = torch.rand(len(images), generator=generator) < 0.5
+        images = torch.where(mirrored.view(-1, 1, 1, 1), images.flip(2), images)
+    if how.rotate_deg:
+        images = rotate(images, how.rotate_deg, generator)
+    if how.restain:
+        images = restain(images, generator, how.restain)
+    if how.jitter:
+        images = jitter(images, generator, how.jitter)
+    images = recolour(images, how, generator)
+    return sprinkle(images, how.holes, how.hole_px, generator) if how.holes[1] else images
+
+
+def rotate(images: Tensor, most_deg: float, generator: torch.Generator) -> Tensor:
+    """Each image turned by up to ``most_deg`` either way; what comes into the corners is mirrored from inside."""
+    angle = torch.deg2rad(most_deg * (2 * torch.rand(len(images), generator=generator) - 1))
+    zero = torch.zeros_like(angle)
+    matrix = torch.stack([torch.stack([angle.cos(), -angle.sin(), zero], 1), torch.stack([angle.sin(), angle.cos(), zero], 1)], 1)
+    planes = images.permute(0, 3, 1, 2).float()
+    grid = functional.affine_grid(matrix, list(planes.shape), align_corners=False)
+    turned = functional.grid_sample(planes, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+    return turned.permute(0, 2, 3, 1).round().clamp(0, 255).to(torch.uint8)
+
+
+def recolour(images: Tensor, how: Augment, generator: torch.Generator) -> Tensor:
+    """Brightness (shift), contrast and saturation (factors, drawn evenly in their logarithm), hue (share of the circle)."""
+    unchanged = (1.0, 1.0)
+    if not how.brightness and how.contrast == unchanged and how.saturation == unchanged and not how.hue:
+        return images
+    x = images.permute(0, 3, 1, 2).float() / 255
+
+    def draw(low: float, high: float) -> Tensor:
+        return (low + (high - low) * torch.rand(len(images), 1, 1, 1, generator=generator)).to(x)
+
+    if how.brightness:
+        x = x + draw(-how.brightness, how.brightness)
+    if how.saturation != unchanged:
+        grey = x.mean(1, keepdim=True)
+        x = grey + (x - grey) * draw(*map(math.log, how.saturation)).exp()
+    if how.hue:
+        x = torch.stack([adjust_hue(image.clamp(0, 1), float(by)) for image, by in zip(x, draw(-how.hue, how.hue).flatten(), strict=True)])
+    if how.contrast != unchanged:
+        middle = x.mean((1, 2, 3), keepdim=True)
+        x = middle + (x - middle) * draw(*map(math.log, how.contrast)).exp()
+    return (x.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
+
+
+def sprinkle(images: Tensor, holes: tuple[int, int], side: int, generator: torch.Generator) -> Tensor:
+    """Blot out squares of ``side`` px at random places with the image's mean colour, between ``holes`` of them: "progressive sprinkles"."""
+    out = images.clone()
+    h, w = images.shape[1:3]
+    for image in out:
+        count = int(torch.randint(holes[0], holes[1] + 1, (1,), generator=generator))
+        mean = image.float().mean((0, 1)).to(torch.uint8)
+        ys, xs = (torch.randint(0, max(1, n - side + 1), (count,), generator=generator).tolist() for n in (h, w))
+        for y, x in zip(ys, xs, strict=True):
+            image[y : y + side, x : x + side] = mean
+    return out

@@ -2,45 +2,84 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from wsikit import __version__
 from wsikit.errors import LabelsError
-from wsikit.metrics import balanced_accuracy, confusion
-from wsikit.models import family
+from wsikit.models import family, read_card
+from wsikit.models._backbone import last_linear
 from wsikit.models._card import Card, Weights, write_model
-from wsikit.train.augment import jitter, restain, turn_and_flip
-from wsikit.train.labels import Labelled, split_by_patient
-from wsikit.train.tiles import draw_tiles
+from wsikit.models._inception import AUXILIARY
+from wsikit.models._network import Classifier
+from wsikit.store.durable import digest_of
+from wsikit.train.fit import STATE, fit
+from wsikit.train.held import HeldOut
+from wsikit.train.initial import initialise
+from wsikit.train.labels import Labelled, outer_folds, split_by_patient
+from wsikit.train.learner import TileLearner, Tiles, scaled, trainable
+from wsikit.train.page import write_page
+from wsikit.train.parallel import Group
+from wsikit.train.presets import PLAIN
+from wsikit.train.recipe import Recipe
+from wsikit.train.tiles import Source, draw_to_disk
 
 _PLACEHOLDER = Weights(sha256="0" * 64)  # the card of a model that is still to be trained
+TRAINING = "training"
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a training is done, apart from its recipe.
+
+    Attributes
+    ----------
+    per_slide : tiles drawn from each slide
+    folds : of a cross-validation before the final training; none when 0. ``by_site`` leaves out each site in turn instead
+    tensorboard : also write TensorBoard's event files
+    """
+
+    per_slide: int = 200
+    seed: int = 0
+    device: str = "cpu"
+    folds: int = 0
+    by_site: bool = False
+    tensorboard: bool = False
+    log: Callable[[str], None] = print
+
+
+@dataclass(frozen=True)
+class _Trained:
+    """One training: the weights of its best epoch, where it started, the figures of its epochs, and its answers for the validation tiles."""
+
+    state: dict[str, Tensor]
+    origin: str
+    history: list[dict[str, Any]]
+    held: HeldOut
+    train: Sequence[Labelled]
 
 
 def train_classifier(
-    items: Sequence[Labelled],
-    out: Path,
-    card_fields: dict[str, Any],
-    *,
-    epochs: int = 12,
-    per_slide: int = 60,
-    learning_rate: float = 2e-3,
-    seed: int = 0,
-    device: str = "cpu",
-    log: Callable[[str], None] = print,
+    items: Sequence[Labelled], out: Path, card_fields: dict[str, Any], recipe: Recipe = PLAIN, options: Options | None = None, group: Group | None = None
 ) -> Card:
-    """Train from slides and write a model folder; returns its card.
+    """Train from slides, kept stores or tile images, and write a model folder; returns its card.
 
-    One-cycle AdamW, balanced class weights (n / (K · n_k), as Foersch et al.), turns, flips, more or less of each stain, other light.
+    ``out/training`` gets the curves, the recipe with the source of each value, and what was predicted of the patients held out. A training that was
+    cut off goes on where it was, to the same result.
 
     Parameters
     ----------
-    items : slides with class and patient
-    card_fields : `Card` fields without ``weights`` and ``metrics``: architecture, grid, classes, provenance
+    items : slides with class and patient; those of split ``test`` are left alone
+    card_fields : `Card` fields without ``weights``, ``metrics`` and ``training``: architecture, grid, classes, provenance
+    group : the processes of ``torchrun`` that train together
 
     Raises
     ------
@@ -48,69 +87,133 @@ def train_classifier(
         A slide cannot be used.
     LabelsError
         There are too few patients to hold any out, or no tile with tissue of a class.
+    StoreMismatchError
+        ``out`` holds an unfinished training of something else.
+    ModelError
+        The recipe does not go with the network, or its steps lead nowhere.
     """
+    options = options or Options()
+    group = group or Group(device=options.device)
+    options = options if group.first else replace(options, log=lambda _: None)
     card = Card(**card_fields, weights=_PLACEHOLDER)
-    train, val = split_by_patient(items, seed=seed)
-    log(f"{len(train)} slides to train on, {len(val)} to validate on, no patient in both")
-    x, y = _load(train, card, per_slide)
-    vx, vy = _load(val, card, per_slide)
-    _require_tiles(card, y, vx)
-    torch.manual_seed(seed)
-    net = family(card.pipeline).build(card).to(device, memory_format=torch.channels_last)
-    counts = torch.bincount(y, minlength=len(card.classes)).float().clamp(min=1)
-    loss_of = nn.CrossEntropyLoss((len(y) / len(card.classes) / counts).to(device))
-    best: tuple[float, dict[str, Tensor], np.ndarray] | None = None
-    optimiser = torch.optim.AdamW(net.parameters(), lr=learning_rate, weight_decay=1e-2)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, learning_rate, total_steps=epochs * -(-len(x) // card.batch))
-    generator = torch.Generator().manual_seed(seed)
-    for epoch in range(epochs):
-        net.train()
-        total = 0.0
-        for batch in torch.randperm(len(x), generator=generator).split(card.batch):
-            if len(batch) < 2:
-                continue  # batch normalisation needs two
-            images = jitter(restain(turn_and_flip(x[batch], generator), generator), generator)
-            loss = loss_of(net(scaled(images, card).to(device)), y[batch].to(device))
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-            schedule.step()
-            total += float(loss.detach()) * len(batch)
-        table = _validate(net, vx, vy, card, device)
-        score = balanced_accuracy(table)
-        log(f"epoch {epoch + 1}/{epochs}: loss {total / len(x):.3f}, validation balanced accuracy of tiles {score:.3f}")
-        if best is None or score >= best[0]:
-            best = (score, {k: v.detach().cpu().clone() for k, v in net.state_dict().items()}, table)
-    assert best is not None
-    patients = len({i.patient for i in val})
-    found = {"unit": "tiles", "n": len(vx), "patients": patients, "balanced_accuracy": round(best[0], 4), "confusion": best[2].tolist()}
-    return write_model(out, {**card_fields, "metrics": {"validation": found}}, best[1])
+    folder = out / TRAINING
+    with _nothing_left_of_refused(out):
+        crossed = cross_validate(items, folder, card, recipe, options, group) if options.folds or options.by_site else {}
+        done = _train(items, folder, card, recipe, options, group)
+    if group.first:
+        training = {"recipe": recipe.model_dump(mode="json"), "started_from": done.origin, "seed": options.seed, "tiles_per_slide": options.per_slide}
+        fields = {**card_fields, "metrics": {"validation": done.held.figures(), **crossed}, "training": training | {"wsikit": __version__}}
+        # Calibration and doubt are to be fitted here: done.held has each validation tile's probability, features and patient.
+        card = write_model(out, fields, done.state)
+        done.held.write(folder / "validation.csv")
+        write_page(folder, card, recipe, done.history, {"training": done.train, "validation": done.held.items})
+        clear_up(folder)
+    group.wait()
+    return read_card(out)
 
 
-def _require_tiles(card: Card, y: Tensor, validation: Tensor) -> None:
-    unseen = [c for i, c in enumerate(card.classes) if not (y == i).any()]
-    if unseen or not len(validation):
+def cross_validate(items: Sequence[Labelled], folder: Path, card: Card, recipe: Recipe, options: Options, group: Group) -> dict[str, Any]:
+    """How good are models of this recipe on patients that they never saw? Nested: other patients choose the epoch within each fold.
+
+    Returns the figures over all patients held out, for the card; ``cross_validation.csv`` gets their probabilities.
+    """
+    parts, names = [], []
+    items = [i for i in items if i.split != "test"]
+    for name, test in outer_folds(items, options.folds, by_site=options.by_site, seed=options.seed):
+        options.log(f"{'site' if options.by_site else 'fold'} {name}: {len({i.patient for i in test})} patients held out")
+        names.append(name)
+        fold = folder / f"fold-{len(names)}"
+        if not (fold / "test.npz").exists():
+            rest = [replace(i, split="") for i in items if i not in test]
+            done = _train(rest, fold, card, recipe, options, group)
+            if group.first:
+                images, owner = draw_to_disk(_sources(test), card, options.per_slide, fold / "test.tiles")
+                held = answers(done.state, card, test, images, owner, group.device)
+                np.savez(fold / "test.npz", owner=owner, probability=held.probability)
+                clear_up(fold)
+            group.wait()
+        saved = np.load(fold / "test.npz")
+        parts.append(HeldOut(test, saved["owner"], saved["probability"], np.empty((len(saved["owner"]), 0)), card.classes))
+    whole = _together(parts)
+    if group.first:
+        whole.write(folder / "cross_validation.csv")
+    each = [{"held_out": n} | {k: p.figures()[k] for k in ("patients", "n", "balanced_accuracy")} for n, p in zip(names, parts, strict=True)]
+    return {"cross_validation": whole.figures() | {"by": "site" if options.by_site else "patient", "folds": each}}
+
+
+def _together(parts: Sequence[HeldOut]) -> HeldOut:
+    starts = np.cumsum([0, *(len(p.items) for p in parts)])
+    owner = np.concatenate([p.owner + s for p, s in zip(parts, starts[:-1], strict=True)])
+    items = [i for p in parts for i in p.items]
+    return HeldOut(items, owner, np.concatenate([p.probability for p in parts]), np.empty((len(owner), 0)), parts[0].classes)
+
+
+def _train(items: Sequence[Labelled], folder: Path, card: Card, recipe: Recipe, options: Options, group: Group) -> _Trained:
+    train, val = split_by_patient(items, recipe.validation_share, options.seed)
+    options.log(f"{len(train)} slides to train on, {len(val)} to validate on, no patient in both")
+    facts = [[(str(i.path), i.label, i.patient, i.mpp) for i in part] for part in (train, val)]
+    key = digest_of([facts, card.model_dump(mode="json"), recipe.model_dump(mode="json"), options.per_slide, options.seed, __version__])
+    if not group.first:
+        group.wait()  # until the first process has drawn the tiles
+    x, owner = draw_to_disk(_sources(train), card, options.per_slide, folder / f"train-{key}.tiles")
+    vx, vowner = draw_to_disk(_sources(val), card, options.per_slide, folder / f"validation-{key}.tiles")
+    if group.first:
+        group.wait()
+    tiles, held = Tiles(x, _labels(train, card)[owner]), Tiles(vx, _labels(val, card)[vowner])
+    _require_tiles(card, tiles, held)
+    torch.manual_seed(options.seed)
+    net, head = trainable(card, recipe.loss.auxiliary)
+    origin = initialise(net, head, card.architecture, recipe.initial, options.log)
+    learner = TileLearner(net.to(group.device).to(memory_format=torch.channels_last), head, card, recipe, tiles, held)
+    history = fit(learner, recipe, folder, key, group, seed=options.seed, log=options.log, tensorboard=options.tensorboard)
+    state = {k: v.detach().cpu() for k, v in net.state_dict().items() if not k.startswith(AUXILIARY)}
+    return _Trained(state, origin, history, answers(state, card, val, vx, vowner, group.device), train)
+
+
+def answers(state: dict[str, Tensor], card: Card, items: Sequence[Labelled], images: np.ndarray, owner: np.ndarray, device: str) -> HeldOut:
+    """What a model with these weights says of tiles: the same numbers as when it is loaded from its folder."""
+    net = family(card.pipeline).build(card)
+    net.load_state_dict(state)
+    model = Classifier(card, net, last_linear(net, len(card.classes), card.name), device)
+    step = 16 * card.batch
+    parts = [model.predict(np.asarray(images[i : i + step])) for i in range(0, max(1, len(images)), step)]
+    probability, feature = (np.concatenate([p[k] for p in parts]) for k in ("probability", "feature"))
+    return HeldOut(items, owner, probability, feature, card.classes)
+
+
+def _sources(items: Sequence[Labelled]) -> list[Source]:
+    return [Source(i.path, i.mpp, f"{i.patient} {i.site}") for i in items]
+
+
+def _labels(items: Sequence[Labelled], card: Card) -> np.ndarray:
+    return np.array([card.classes.index(i.label) for i in items], np.int64)
+
+
+def _require_tiles(card: Card, tiles: Tiles, held: Tiles) -> None:
+    unseen = [c for i, c in enumerate(card.classes) if not (tiles.label == i).any()]
+    if unseen or not len(held.label):
         raise LabelsError(
             f"no tile with tissue to {'train on of class ' + ', '.join(unseen) if unseen else 'validate on'}; "
             "add slides, or train 'subtype' with the classes that there are"
         )
 
 
-def scaled(images: Tensor, card: Card) -> Tensor:
-    """uint8 (B, H, W, 3) as the card's network input, float32 (B, 3, H, W)."""
-    mean, std = torch.tensor(card.scaling.mean).view(1, 3, 1, 1), torch.tensor(card.scaling.std).view(1, 3, 1, 1)
-    return ((images.permute(0, 3, 1, 2).float() / 255 - mean) / std).contiguous(memory_format=torch.channels_last)
+@contextlib.contextmanager
+def _nothing_left_of_refused(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except LabelsError:
+        shutil.rmtree(out / TRAINING, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            out.rmdir()
+        raise
 
 
-def _load(items: Sequence[Labelled], card: Card, per_slide: int) -> tuple[Tensor, Tensor]:
-    images, owner = draw_tiles([(i.path, i.mpp) for i in items], card, per_slide)
-    labels = np.array([card.classes.index(i.label) for i in items])
-    return torch.from_numpy(images), torch.from_numpy(labels[owner])
+def clear_up(folder: Path) -> None:
+    """Remove what only an unfinished training needs."""
+    for name in (STATE, "*.tiles", "*.npy"):
+        for path in folder.glob(name):
+            path.unlink()
 
 
-@torch.inference_mode()
-def _validate(net: nn.Module, x: Tensor, y: Tensor, card: Card, device: str) -> np.ndarray:
-    net.eval()
-    called = torch.cat([net(scaled(part, card).to(device)).argmax(1).cpu() for part in x.split(card.batch)])
-    names = card.classes
-    return confusion([names[i] for i in y.tolist()], [names[i] for i in called.tolist()], names)
+__all__ = ["TRAINING", "Options", "answers", "clear_up", "cross_validate", "scaled", "train_classifier"]

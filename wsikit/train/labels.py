@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from sklearn.model_selection import StratifiedGroupKFold
 
 from wsikit.errors import LabelsError
 from wsikit.resolution import parse_number
@@ -16,13 +17,19 @@ from wsikit.resolution import parse_number
 
 @dataclass(frozen=True)
 class Labelled:
-    """A slide with its class and patient; ``split`` is ``train``, ``val`` or empty (to be drawn)."""
+    """A slide, store or tile image with its class and patient.
+
+    ``split`` is ``train``, ``val``, ``test`` or empty (to be drawn); ``site`` is where it was made; ``fold`` is the fold of a cross-validation that
+    its patient is held out in.
+    """
 
     path: Path
     label: str
     patient: str
     mpp: float | None = None
     split: str = ""
+    site: str = ""
+    fold: str = ""
 
 
 def read_table(path: Path, needed: Sequence[str]) -> list[dict[str, str]]:
@@ -47,7 +54,7 @@ def read_table(path: Path, needed: Sequence[str]) -> list[dict[str, str]]:
 
 
 def read_labels(path: Path, classes: Sequence[str] | None = None) -> list[Labelled]:
-    """Slides with labels from a CSV with columns path, label, patient and optionally mpp, split.
+    """Slides with labels from a CSV with columns path, label, patient and optionally mpp, site, split, fold.
 
     Raises
     ------
@@ -64,9 +71,10 @@ def read_labels(path: Path, classes: Sequence[str] | None = None) -> list[Labell
             raise LabelsError(f"{path}: line {number}: label and patient must not be empty")
         if classes and row["label"] not in classes:
             raise LabelsError(f"{path}: line {number}: label '{row['label']}' is none of {', '.join(classes)}")
-        if row.get("split", "") not in ("", "train", "val"):
-            raise LabelsError(f"{path}: line {number}: split '{row['split']}' must be train or val")
-        found.append(Labelled(slide, row["label"], row["patient"], read_mpp(row, f"{path}: line {number}"), row.get("split", "")))
+        if row.get("split", "") not in ("", "train", "val", "test"):
+            raise LabelsError(f"{path}: line {number}: split '{row['split']}' must be train, val or test")
+        more = {k: row.get(k, "") for k in ("split", "site", "fold")}
+        found.append(Labelled(slide, row["label"], row["patient"], read_mpp(row, f"{path}: line {number}"), **more))
     check_patients(found, path)
     return found
 
@@ -88,7 +96,7 @@ def read_mpp(row: Mapping[str, str], where: str) -> float | None:
 
 
 def check_patients(items: Sequence[Labelled], where: Path) -> None:
-    """A patient belongs to one split, and a slide to one patient.
+    """A patient belongs to one split and fold, and a slide to one patient.
 
     Raises
     ------
@@ -100,22 +108,24 @@ def check_patients(items: Sequence[Labelled], where: Path) -> None:
         if item.path.resolve() in seen:
             raise LabelsError(f"{where}: slide {item.path} is named twice; give each slide once, or it could be on both sides of a split")
         seen.add(item.path.resolve())
-    splits: dict[str, set[str]] = defaultdict(set)
-    for item in items:
-        splits[item.patient].add(item.split)
-    both = [p for p, s in splits.items() if len(s) > 1]
-    if both:
-        raise LabelsError(f"{where}: patient {both[0]} is in more than one split; a patient belongs to one")
+    for kind in ("split", "fold"):
+        splits: dict[str, set[str]] = defaultdict(set)
+        for item in items:
+            splits[item.patient].add(getattr(item, kind))
+        both = [p for p, s in splits.items() if len(s) > 1]
+        if both:
+            raise LabelsError(f"{where}: patient {both[0]} is in more than one {kind}; a patient belongs to one")
 
 
 def split_by_patient(items: Sequence[Labelled], share: float = 0.2, seed: int = 0) -> tuple[list[Labelled], list[Labelled]]:
-    """Training and validation slides: the CSV's splits, else a share of each class's patients is drawn.
+    """Training and validation slides: the CSV's splits, else a share of each class's patients is drawn. Slides of split ``test`` are in neither.
 
     Raises
     ------
     LabelsError
         There are too few patients to hold any out.
     """
+    items = [i for i in items if i.split != "test"]
     if any(i.split for i in items):
         train, val = [i for i in items if i.split != "val"], [i for i in items if i.split == "val"]
     else:
@@ -131,3 +141,40 @@ def split_by_patient(items: Sequence[Labelled], share: float = 0.2, seed: int = 
     if not train or not val:
         raise LabelsError("too few patients to hold some out for validation: at least two per class are needed, or a column 'split'")
     return train, val
+
+
+def outer_folds(items: Sequence[Labelled], folds: int, *, by_site: bool = False, seed: int = 0) -> list[tuple[str, list[Labelled]]]:
+    """The slides that each fold of a cross-validation holds out, with the fold's name.
+
+    Those of the CSV's column ``fold``; with ``by_site`` each site in turn; else ``folds`` of about the same mix of classes, patients kept whole.
+
+    Raises
+    ------
+    LabelsError
+        There are too few patients or sites, a site is not named, or a patient was seen at two sites.
+    """
+    if by_site:
+        return _by_site(items)
+    if any(i.fold for i in items):
+        names = sorted({i.fold for i in items})
+        if "" in names or len(names) < 2:
+            raise LabelsError("column 'fold' must name at least two folds, and one for every slide")
+        return [(name, [i for i in items if i.fold == name]) for name in names]
+    patients = [i.patient for i in items]
+    fewest = min(len({i.patient for i in items if i.label == c}) for c in {i.label for i in items})
+    if folds < 2 or fewest < folds:
+        raise LabelsError(f"{folds} folds need as many patients of each class; the rarest has {fewest}")
+    split = StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(items, [i.label for i in items], patients)
+    return [(str(n), [items[i] for i in held]) for n, (_, held) in enumerate(split, 1)]
+
+
+def _by_site(items: Sequence[Labelled]) -> list[tuple[str, list[Labelled]]]:
+    sites = sorted({i.site for i in items})
+    if "" in sites or len(sites) < 2:
+        raise LabelsError("to leave out each site in turn, column 'site' must name at least two, and one for every slide")
+    whose: dict[str, set[str]] = defaultdict(set)
+    for item in items:
+        whose[item.patient].add(item.site)
+    if both := [p for p, s in whose.items() if len(s) > 1]:
+        raise LabelsError(f"patient {both[0]} was seen at more than one site, so leaving one out would leave the patient on both sides")
+    return [(site, [i for i in items if i.site == site]) for site in sites]

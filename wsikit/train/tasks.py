@@ -14,22 +14,24 @@ from wsikit.errors import LabelsError
 from wsikit.models import family
 from wsikit.models._card import Card
 from wsikit.resolution import parse_number
-from wsikit.train.classify import train_classifier
+from wsikit.train.classify import Options, train_classifier
 from wsikit.train.detect import Points, train_detector
 from wsikit.train.labels import Labelled, check_patients, read_labels, read_mpp, read_table
-from wsikit.train.prognosis import Options, train_prognosis
+from wsikit.train.parallel import Group
+from wsikit.train.presets import OF_TASK, PRESETS
+from wsikit.train.prognosis import Options as SurvivalOptions
+from wsikit.train.prognosis import train_prognosis
+from wsikit.train.recipe import Recipe
 
 LICENCE = "not stated by whoever trained it"
-CLASSIFIERS: dict[str, dict[str, Any]] = {
-    # Foersch et al. 2021: DenseNet121 on 1024 px tiles; µm/px not published, 0.5 is our default
-    "sts-subtype": {"architecture": {"name": "densenet121"}, "tile_px": 1024, "batch": 4},
-    # Zhang et al. 2022: InceptionV3, whose own input is 299 px; tile and magnification not published
-    "rms-subtype": {"architecture": {"name": "inception_v3"}, "tile_px": 299, "batch": 16},
-}
 
 
-def subtype(task: str, labels: Path, out: Path, mpp: float, **options: Any) -> Card:
+def subtype(task: str, labels: Path, out: Path, recipe: Recipe | None = None, options: Options | None = None, group: Group | None = None) -> Card:
     """Train ``sts-subtype``, ``rms-subtype``, or ``subtype`` with any classes (served by the ``sts-subtype`` pipeline).
+
+    Parameters
+    ----------
+    recipe : by default the task's own preset
 
     Raises
     ------
@@ -38,12 +40,14 @@ def subtype(task: str, labels: Path, out: Path, mpp: float, **options: Any) -> C
     SlideError
         A slide cannot be used.
     """
+    recipe = recipe or PRESETS[OF_TASK[task]]
     pipeline = "sts-subtype" if task == "subtype" else task
     classes = None if task == "subtype" else list(family(pipeline).CLASSES)
     items = read_labels(labels, classes)
     classes = classes or sorted({i.label for i in items})
-    fields = _common(out, pipeline, "classify", classes, mpp, items) | CLASSIFIERS[pipeline]
-    return train_classifier(items, out, fields, **options)
+    fields = _common(out, pipeline, "classify", classes, recipe.mpp, [i for i in items if i.split != "test"])
+    fields |= {"architecture": recipe.architecture, "tile_px": recipe.tile_px, "batch": recipe.batch, "stain": recipe.stain}
+    return train_classifier(items, out, fields, recipe, options, group)
 
 
 def mitosis(labels: Path, out: Path, mpp: float, **options: Any) -> Card:
@@ -74,7 +78,7 @@ def survival(labels: Path, out: Path, run: Path | None, features: Sequence[str],
         Options that do not go together.
     """
     fields = _common(out, "survival", "risk", [], 0.5, [])
-    return train_prognosis(labels, run, out, fields, Options(endpoint, features, **options))
+    return train_prognosis(labels, run, out, fields, SurvivalOptions(endpoint, features, **options))
 
 
 def read_points(path: Path) -> list[Points]:

@@ -1,19 +1,36 @@
-"""Training pixels, drawn through the same reading, tissue and stain code as scoring."""
+"""Training pixels, drawn through the same reading, tissue and stain code as scoring: from slides, from kept stores, from tile images."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from wsikit.cut import normalise
+from wsikit.errors import LabelsError, OutputError, StoreMismatchError
 from wsikit.grid import Raster, TileGrid
 from wsikit.models._card import Card
 from wsikit.slide import Slide, open_slide
-from wsikit.stain import StainFit
+from wsikit.stain import StainFit, get_method
+from wsikit.store import SlideStore
+from wsikit.store.durable import atomic_path, disk_errors
 from wsikit.survey import Survey, survey
+from wsikit.tissue import TissueMask
+
+TILE_IMAGE_PX = 2048  # a JPEG or PNG up to this wide and high is taken for a picture of tissue that somebody chose, a larger one for a slide
+_STAIN_PIXELS = 50_000  # of each tile image, for the stain fit of its patient
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where tiles come from: a slide, a store with kept pixels, or a tile image. Images of one ``owner`` share a stain fit."""
+
+    path: Path
+    mpp: float | None = None
+    owner: str = ""
 
 
 @dataclass(frozen=True)
@@ -27,26 +44,71 @@ class Look:
 
     @classmethod
     def at(cls, path: Path, card: Card, mpp: float | None = None) -> Look:
-        """Open and survey a slide for a card.
+        """Open and survey a slide, or a store with kept pixels, for a card.
 
         Raises
         ------
         SlideError
             The slide cannot be used.
+        LabelsError
+            It is a store without kept pixels, or with those of another stain.
         """
         slide = open_slide(path, mpp=mpp, mpp_source="csv")
-        found = survey(slide, card.stain)
+        store = _store_of(path)
+        found = survey(slide, card.stain) if store is None else _kept_survey(slide, store, card)
         return cls(slide, slide.raster(card.mpp), found, found.stain)
 
     def read(self, x: int, y: int, side: int) -> np.ndarray:
         """A normalised square from raster px (x, y): uint8 (side, side, 3)."""
         return np.asarray(normalise(self.slide.read_raster(self.raster, x, y, side, side), self.stain))
 
+    def cells(self, card: Card) -> np.ndarray:
+        """The cells of the card's grid that hold enough tissue: int64 (N, 2) column, row."""
+        grid = TileGrid(self.raster, card.tile_px, card.overlap_px)
+        share = grid.covered(self.survey.mask.tissue, self.survey.raster.downsample)
+        return grid.all_cells()[(share >= card.min_tissue) & (share > 0)]
+
+
+def _store_of(path: Path) -> SlideStore | None:
+    try:
+        return SlideStore(path) if path.is_dir() and path.suffix == ".zarr" else None
+    except StoreMismatchError:
+        return None  # somebody else's OME-Zarr is a slide
+
+
+def _kept_survey(slide: Slide, store: SlideStore, card: Card) -> Survey:
+    """What a run found of a slide, on the raster of its kept pixels, which are normalised already."""
+    a = store.attributes
+    if not a.get("pixels"):
+        raise LabelsError(f"{store.path}: the run kept no pixels; score or tile the slide with kept tiles, or name the slide itself")
+    stain = StainFit.model_validate(a["stain"])
+    if card.stain != stain.method or stain.target is not None:
+        raise LabelsError(f"{store.path}: its pixels were kept with stain '{stain.method}', the model is to see '{card.stain}'; name the slide itself")
+    kept, seen = Raster.from_json(a["pixels"]["raster"]), Raster.from_json(a["survey"]["raster"])
+    downsample = (seen.downsample[0] / kept.downsample[0], seen.downsample[1] / kept.downsample[1])
+    mask = TissueMask((store.tissue() == 1).astype(np.uint8), a["survey"]["white_point"])
+    as_it_is = get_method("none").fit(np.empty((0, 3), np.uint8))
+    return Survey(replace(seen, downsample=downsample), np.empty((0, 0, 3), np.uint8), mask, a["survey"]["brown_share"], as_it_is)
+
+
+def is_tile_image(path: Path) -> bool:
+    """Whether a file is a JPEG or PNG small enough to be a tile, and not a slide.
+
+    Raises
+    ------
+    SlideError
+        It cannot be opened.
+    """
+    if path.suffix.lower() not in (".jpg", ".jpeg", ".png"):
+        return False
+    with open_slide(path) as slide:
+        return slide.reader == "image" and max(slide.size) <= TILE_IMAGE_PX
+
 
 def draw_tiles(
-    slides: Sequence[tuple[Path, float | None]], card: Card, per_slide: int, on_slide: Callable[[int], None] = lambda _: None
+    slides: Sequence[tuple[Path, float | None] | Source], card: Card, per_slide: int, on_slide: Callable[[int], None] = lambda _: None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Up to ``per_slide`` tiles of each slide, evenly spread over its tissue.
+    """Up to ``per_slide`` tiles of each slide, evenly spread over its tissue; of a tile image all.
 
     Returns
     -------
@@ -57,18 +119,93 @@ def draw_tiles(
     ------
     SlideError
         A slide cannot be used.
+    LabelsError
+        A store holds no pixels that can be used, or an image is smaller than a tile.
     """
     images, owner = [], []
-    for i, (path, mpp) in enumerate(slides):
-        look = Look.at(path, card, mpp)
-        grid = TileGrid(look.raster, card.tile_px, card.overlap_px)
-        share = grid.covered(look.survey.mask.tissue, look.survey.raster.downsample)
-        cells = grid.all_cells()[(share >= card.min_tissue) & (share > 0)]
-        chosen = cells[np.unique(np.linspace(0, len(cells) - 1, min(per_slide, len(cells))).round().astype(int))] if len(cells) else cells
-        for x, y in grid.corners_px(chosen).tolist():
-            images.append(look.read(x, y, card.tile_px))
-            owner.append(i)
-        look.slide.close()
-        on_slide(i)
+    for i, tile in _drawn(slides, card, per_slide, on_slide):
+        images.append(tile)
+        owner.append(i)
     side = card.tile_px
     return np.stack(images) if images else np.empty((0, side, side, 3), np.uint8), np.array(owner, np.int64)
+
+
+def draw_to_disk(slides: Sequence[Source], card: Card, per_slide: int, path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """The same into a file that is then mapped, so that more tiles than fit the memory can be learnt from.
+
+    Raises
+    ------
+    SlideError, LabelsError
+        See `draw_tiles`.
+    OutputError
+        The disk has no room for them.
+    """
+    owners = path.with_suffix(".npy")
+    if not owners.exists():
+        most = len(slides) * per_slide * card.tile_px**2 * 3
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if (free := shutil.disk_usage(path.parent).free) < most:
+            raise OutputError(f"{path.parent}: up to {most / 1e9:.0f} GB of tiles are drawn, and {free / 1e9:.0f} GB are free; lower --per-slide, or free some")
+        owner = []
+        with atomic_path(path) as tmp, tmp.open("wb") as f:
+            for i, tile in _drawn(slides, card, per_slide, lambda _: None):
+                f.write(np.ascontiguousarray(tile).data)
+                owner.append(i)
+        with atomic_path(owners) as tmp, tmp.open("wb") as f:
+            np.save(f, np.array(owner, np.int64))
+    with disk_errors(path):
+        owned = np.load(owners)
+        shape = (len(owned), card.tile_px, card.tile_px, 3)
+        return (np.memmap(path, np.uint8, "c", shape=shape) if len(owned) else np.empty(shape, np.uint8)), owned
+
+
+def _drawn(
+    slides: Sequence[tuple[Path, float | None] | Source], card: Card, per_slide: int, on_slide: Callable[[int], None]
+) -> Iterator[tuple[int, np.ndarray]]:
+    sources = [s if isinstance(s, Source) else Source(*s) for s in slides]
+    pictures = [s for s in sources if is_tile_image(s.path)]
+    stains = _stains(pictures, card)
+    for i, source in enumerate(sources):
+        if source in pictures:
+            yield from ((i, tile) for tile in _tiles_of_image(source, card, stains[source.owner or str(source.path)]))
+        else:
+            look = Look.at(source.path, card, source.mpp)
+            for x, y in TileGrid(look.raster, card.tile_px, card.overlap_px).corners_px(_evenly(look.cells(card), per_slide)).tolist():
+                yield i, look.read(x, y, card.tile_px)
+            look.slide.close()
+        on_slide(i)
+
+
+def _evenly(cells: np.ndarray, count: int) -> np.ndarray:
+    """``count`` cells, evenly spaced in the list of all."""
+    if not len(cells):
+        return cells
+    return np.asarray(cells[np.unique(np.linspace(0, len(cells) - 1, min(count, len(cells))).round().astype(int))])
+
+
+def _stains(pictures: Sequence[Source], card: Card) -> dict[str, StainFit]:
+    """One fit for all tile images of an owner together: a single tile has too little of each stain to be believed."""
+    method, found = get_method(card.stain), {}
+    for owner in dict.fromkeys(p.owner or str(p.path) for p in pictures):
+        pixels = []
+        for source in pictures:
+            if (source.owner or str(source.path)) == owner:
+                with open_slide(source.path) as slide:
+                    flat = slide.read((0, 0, *slide.size)).reshape(-1, 3)
+                pixels.append(flat[:: max(1, len(flat) // _STAIN_PIXELS)])
+        found[owner] = method.fit(np.concatenate(pixels))
+    return found
+
+
+def _tiles_of_image(source: Source, card: Card, stain: StainFit) -> Iterator[np.ndarray]:
+    """All whole tiles of an image, row by row."""
+    with open_slide(source.path, mpp=source.mpp, mpp_source="csv") as slide:
+        raster = slide.raster(card.mpp)
+        grid = TileGrid(raster, card.tile_px)
+        corners = grid.corners_px(grid.all_cells())
+        whole = corners[(corners + card.tile_px <= np.array(raster.size)).all(1)]
+        if not len(whole):
+            w, h = raster.size
+            raise LabelsError(f"{source.path}: has {w} × {h} px at {card.mpp:g} µm/px, a tile has {card.tile_px}; train with smaller tiles or at a finer --mpp")
+        for x, y in whole.tolist():
+            yield np.asarray(normalise(slide.read_raster(raster, x, y, card.tile_px, card.tile_px), stain))

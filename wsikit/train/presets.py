@@ -1,0 +1,132 @@
+"""The published recipes, as far as they are known. Each value that a source gives names it; every other one is our default.
+
+No weights of the papers are public, and none of their figures is ours: a preset trains on one's own slides.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from wsikit.errors import UsageError
+from wsikit.train.recipe import Augment, Loss, Optimiser, Recipe, Stage, changed, read_recipe
+
+_FOERSCH = "published code of Foersch et al. 2021 (AGFoersch/DeepLearningSarcoma)"
+_FASTAI = "fastai v1's default, which that code uses; from general knowledge, not seen in a source"
+_DEEPPATH = "published code of DeepPATH (ncoudray/DeepPATH), which Frankel et al. 2022 use"
+_ZHANG = "Zhang et al. 2022, as reviewed by Xu et al. 2024"
+
+PLAIN = Recipe(
+    name="plain",
+    reference="our defaults, for small sets of slides",
+    architecture={"name": "densenet121"},
+    tile_px=224,
+    stages=[Stage(epochs=12, learning_rate=2e-3)],
+    initial="imagenet",
+    sources={"loss.class_weights": _FOERSCH},
+)
+
+FOERSCH = Recipe(
+    name="foersch",
+    reference=(
+        "Foersch et al., Ann Oncol 2021 (32:1178): DenseNet121, the head first, then everything with smaller steps for earlier layers. "
+        "Not published: µm/px, the lowest learning rate (found by a search each time), how often training was repeated."
+    ),
+    architecture={"name": "fastai", "model": "densenet121"},
+    tile_px=1024,
+    mpp=0.5,
+    stain="vahadane",
+    batch=5,
+    initial="imagenet",
+    optimiser=Optimiser(name="adamw", betas=(0.9, 0.99)),
+    loss=Loss(class_weights="balanced"),
+    stages=[
+        Stage(epochs=25, train="head", learning_rate=1e-4, weight_decay=0.1, schedule="one-cycle"),
+        Stage(epochs=25, train="all", learning_rate=1e-4, lowest_rate=1e-6, weight_decay=0.1, schedule="one-cycle"),
+    ],
+    augment=Augment(turns=True, rotate_deg=90, brightness=0.4, contrast=(0.5, 2.0), holes=(60, 80), hole_px=8, restain=0, jitter=0),
+    keep="accuracy",
+    sources={
+        **dict.fromkeys(
+            ["tile_px", "stain", "batch", "initial", "loss.class_weights", "augment.turns", "augment.rotate_deg", "augment.brightness", "augment.contrast"],
+            _FOERSCH,
+        ),
+        **dict.fromkeys(["augment.holes", "augment.hole_px", "keep"], _FOERSCH),
+        **{f"stages.{i}.{k}": _FOERSCH for i in (0, 1) for k in ("epochs", "train", "learning_rate", "weight_decay", "schedule")},
+        "architecture": f"DenseNet121: {_FOERSCH}; its head: {_FASTAI}",
+        "optimiser.name": _FASTAI,
+        "optimiser.betas": _FASTAI,
+    },
+)
+
+ZHANG = Recipe(
+    name="zhang",
+    reference=(
+        "Zhang et al., Am J Pathol 2022 (192:917): InceptionV3. Not published: tile, µm/px, stain, optimiser, learning rate, epochs, split; "
+        "auxiliary loss and label smoothing are DeepPATH's."
+    ),
+    architecture={"name": "inception_v3"},
+    tile_px=299,
+    mpp=1.0,
+    batch=16,
+    optimiser=Optimiser(name="adamw"),
+    loss=Loss(label_smoothing=0.1, auxiliary=0.4),
+    stages=[Stage(epochs=30, learning_rate=1e-4, weight_decay=1e-4, schedule="one-cycle")],
+    patience=8,
+    keep="auc",
+    sources={"architecture": _ZHANG, "tile_px": f"InceptionV3's own input: {_DEEPPATH}", "loss.label_smoothing": _DEEPPATH, "loss.auxiliary": _DEEPPATH},
+)
+
+DEEPPATH = Recipe(
+    name="deeppath",
+    reference=(
+        "DeepPATH (Coudray et al.), as Frankel et al., Mod Pathol 2022, use it: InceptionV3 from scratch with RMSProp. "
+        "Not published by Frankel et al.: tile and magnification. DeepPATH's weights run in TensorFlow; batch norm here keeps torch's own decay."
+    ),
+    architecture={"name": "inception_v3"},
+    tile_px=299,
+    mpp=0.5,
+    stain="none",
+    batch=30,
+    initial="none",
+    optimiser=Optimiser(name="rmsprop", momentum=0.9, smoothing=0.9, epsilon=1.0),
+    loss=Loss(class_weights="none", label_smoothing=0.1, auxiliary=0.4),
+    stages=[Stage(epochs=90, learning_rate=0.1, weight_decay=4e-5, schedule="step", decay=0.16, decay_every=30)],
+    augment=Augment(turns=False, flip=True, brightness=32 / 255, contrast=(0.5, 1.5), saturation=(0.5, 1.5), hue=0.2, restain=0, jitter=0),
+    average_decay=0.9999,
+    keep="auc",
+    validation_share=0.15,
+    sources={
+        **dict.fromkeys(["architecture", "tile_px", "batch", "initial", "optimiser.name", "optimiser.momentum", "optimiser.smoothing"], _DEEPPATH),
+        **dict.fromkeys(["optimiser.epsilon", "loss.label_smoothing", "loss.auxiliary", "average_decay", "validation_share"], _DEEPPATH),
+        **{f"stages.0.{k}": _DEEPPATH for k in ("learning_rate", "weight_decay", "schedule", "decay", "decay_every")},
+        **{f"augment.{k}": _DEEPPATH for k in ("flip", "brightness", "contrast", "saturation", "hue")},
+    },
+)
+
+PRESETS = {r.name: r for r in (PLAIN, FOERSCH, ZHANG, DEEPPATH)}
+OF_TASK = {"sts-subtype": "foersch", "rms-subtype": "zhang", "subtype": "plain"}
+
+
+def choose_recipe(task: str, preset: str = "", file: Path | None = None, values: dict[str, Any] | None = None, epochs: int | None = None) -> Recipe:
+    """The recipe of a task: its own preset, another, or a file's; then single values, and another number of epochs.
+
+    ``values`` may have an ``architecture`` as ``densenet121`` or ``timm:convnext_tiny``; the second output's loss is then left to networks that have one.
+
+    Raises
+    ------
+    UsageError
+        There is no such preset, or a value is impossible.
+    """
+    if preset and file:
+        raise UsageError('give --preset or --recipe and not both; a recipe file names its preset as: preset = "foersch"')
+    if preset and preset not in PRESETS:
+        raise UsageError(f"preset '{preset}': there are {', '.join(PRESETS)}")
+    recipe = read_recipe(file, PRESETS) if file else PRESETS[preset or OF_TASK[task]]
+    values = dict(values or {})
+    if isinstance(name := values.get("architecture"), str):
+        library, _, model = name.partition(":")
+        values["architecture"] = {"name": library} | ({"model": model} if model else {})
+        values |= {} if name == "inception_v3" else {"loss": {"auxiliary": 0.0}}
+    recipe = changed(recipe, values, "command line") if values else recipe
+    return recipe.shortened(epochs) if epochs else recipe
