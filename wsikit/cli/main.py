@@ -40,6 +40,7 @@ VERBS = (
     "report",
     "train",
     "evaluate",
+    "pipelines",
     "models",
     "verify",
     "diff",

@@ -76,3 +76,12 @@ def run_and_report(start: Any, inputs: list[Path], as_json: bool, mpp_override: 
     if failed:
         return NOT_DONE if len(failed) == len(run.results) else SOME_FAILED
     return OK
+
+
+def given(context: typer.Context) -> dict[str, Any]:
+    """The run's options that were typed, by the names of `wsikit.run.settings.Settings`; what was not typed is not there."""
+    from wsikit.cli.main import settings
+    from wsikit.run.settings import Settings
+
+    typed = {k: v for k, v in context.params.items() if k in Settings.model_fields and "DEFAULT" not in str(context.get_parameter_source(k))}
+    return typed | {"debug": settings["debug"]}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -31,6 +31,7 @@ from wsikit.cli.options import (
     StainTarget,
     Tls,
     Workers,
+    given,
     run_and_report,
 )
 from wsikit.cli.output import Json
@@ -41,10 +42,12 @@ def register(app: typer.Typer) -> None:
 
     @app.command()
     def score(
+        context: typer.Context,
         inputs: Slides,
         out: Out,
         pipeline: Annotated[
-            list[str] | None, typer.Option("--pipeline", help="sts-subtype, rms-subtype, mitosis or survival; repeatable. [default: all that have a model]")
+            list[str] | None,
+            typer.Option("--pipeline", help="A name of wsikit pipelines, or a TOML file; repeatable. [default: all that have a model]"),
         ] = None,
         model: Annotated[list[str] | None, typer.Option("--model", help="PIPELINE=MODEL, a name or a folder; repeatable.")] = None,
         mpp_override: MppOverride = None,
@@ -78,33 +81,16 @@ def register(app: typer.Typer) -> None:
         \b
         Example: wsikit score a.svs -o out/
         Example: wsikit score cases.csv -o out/ --pipeline sts-subtype --pipeline mitosis --model mitosis=my-model/
+        Example: wsikit score cases.csv -o out/ --pipeline pipelines/all.toml
         Example: wsikit score a.svs -o out/ --pipeline mitosis --field-diameter 0.55 --fields 10 --hotspot-shape fields --grading fnclcc
         """
         from wsikit.aggregate.counting import parse_counting
-        from wsikit.cli.main import settings
         from wsikit.run import score as start
 
         models = parse_models(model or [])
-        counting = parse_counting(area_mm2=hotspot_area, shape=hotspot_shape, field_mm=field_diameter, fields=fields, grading=grading)
-        options: dict[str, Any] = {
-            "mpp_override": mpp_override,
-            "expect_sha256": expect_sha256,
-            "device": device,
-            "engine": engine,
-            "stain": stain,
-            "stain_target": stain_target,
-            "icc": icc,
-            "focal_plane": focal_plane,
-            "reader": reader,
-            "memory": memory,
-            "copy_to": copy_to,
-            "cluster": cluster,
-            "tls": tls,
-            "any_stain": any_stain,
-            "max_damaged": max_damaged,
-            "counting": counting,
-        }
-        options |= {"upsample": upsample, "debug": settings["debug"]}
+        how = {"area_mm2": hotspot_area, "shape": hotspot_shape, "field_mm": field_diameter, "fields": fields, "grading": grading}
+        counting = parse_counting(**how) if any(v is not None for v in how.values()) else None
+        options = given(context) | ({"counting": counting} if counting is not None else {})
         return run_and_report(
             lambda **more: start(inputs, out, pipeline, models=models, keep_tiles=keep_tiles, workers=workers, scheduler=scheduler, **options, **more),
             inputs, as_json, mpp_override,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -25,6 +25,7 @@ from wsikit.cli.options import (
     StainTarget,
     Tls,
     Workers,
+    given,
     run_and_report,
 )
 from wsikit.cli.output import Json
@@ -35,6 +36,7 @@ def register(app: typer.Typer) -> None:
 
     @app.command()
     def tile(
+        context: typer.Context,
         inputs: Slides,
         out: Out,
         mpp: Annotated[float, typer.Option("--mpp", help="µm/px of the stored pixels.")] = 0.5,
@@ -63,28 +65,11 @@ def register(app: typer.Typer) -> None:
 
         Example: wsikit tile a.svs -o out/ --mpp 0.5 --tile 256
         """
-        from wsikit.cli.main import settings
         from wsikit.run import tile_slides
         from wsikit.run.job import Pixels
 
         pixels = Pixels(mpp=mpp, tile_px=tile_px, overlap_px=overlap, codec=codec)
-        options: dict[str, Any] = {
-            "mpp_override": mpp_override,
-            "expect_sha256": expect_sha256,
-            "device": device,
-            "stain": stain,
-            "stain_target": stain_target,
-            "icc": icc,
-            "focal_plane": focal_plane,
-            "reader": reader,
-            "memory": memory,
-            "copy_to": copy_to,
-            "cluster": cluster,
-            "tls": tls,
-            "any_stain": any_stain,
-            "max_damaged": max_damaged,
-            "debug": settings["debug"],
-        }
+        options = given(context)
         return run_and_report(
             lambda **more: tile_slides(inputs, out, pixels=pixels, workers=workers, scheduler=scheduler, **options, **more), inputs, as_json, mpp_override
         )

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from wsikit.errors import SlideError, UsageError
 from wsikit.location import locate
-from wsikit.run.cases import find_cases
+from wsikit.run.cases import Case, find_cases
 from wsikit.run.cluster import read_cluster
 from wsikit.run.drive import Progress
 from wsikit.run.engine import Where, default_workers
 from wsikit.run.job import RUN_FILE, Job, Pixels, check_job, choose_engines, choose_models, read_run
 from wsikit.run.memory import parse_memory, share_out
-from wsikit.run.plan import BLOCK_PX
+from wsikit.run.settings import Settings, expand, read_settings
 from wsikit.run.start import Run, carry_out
 from wsikit.slide import Slide
 from wsikit.survey import fit_target
@@ -39,7 +38,7 @@ def score(
     ----------
     inputs : slide files, folders, or CSVs with a column ``path`` (and ``patient``, ``mpp``, ``expect_sha256``)
     out : the run's folder
-    pipelines : names; by default every pipeline that has a model at hand
+    pipelines : names, or TOML files (see `wsikit.run.settings`, and the folder ``pipelines``); by default every pipeline that has a model at hand
     models : model (a name or folder) by pipeline, instead of the default one
     keep_tiles : keep the stain-normalised pixels
     workers : processes; 0 works in this process, None takes one per GPU or core. More than 0 needs the caller's script to be guarded by
@@ -71,7 +70,8 @@ def score(
     >>> run.results["a"]["pipelines"]["sts-subtype"]["call"]                     # doctest: +SKIP
     'LMS'
     """
-    chosen = choose_models(pipelines, models)
+    names, models, keep_tiles, options = expand(pipelines, models or {}, keep_tiles, options)
+    chosen = choose_models(names, models)
     if not chosen:
         raise UsageError("no pipeline has a model at hand; give one with --model PIPELINE=FOLDER, see wsikit models list")
     return _run(inputs, Path(out), chosen, Pixels() if keep_tiles else None, workers, scheduler, on_progress, options)
@@ -149,56 +149,35 @@ def _run(
     on_progress: Callable[[Progress], None],
     options: Mapping[str, Any],
 ) -> Run:
-    known = {
-        "mpp_override",
-        "expect_sha256",
-        "focal_plane",
-        "icc",
-        "any_stain",
-        "max_damaged",
-        "device",
-        "engine",
-        "stain",
-        "stain_target",
-        "block_px",
-        "memory",
-        "reader",
-        "cluster",
-        "tls",
-        "task_seconds",
-        "copy_to",
-        "counting",
-        "upsample",
-        "debug",
-    }
-    if unknown := set(options) - known:
-        raise UsageError(f"no option is called {', '.join(sorted(unknown))}; there are: {', '.join(sorted(known))}")
-    # workers may have another current folder
-    more = {"focal_plane": options["focal_plane"]} if options.get("focal_plane") else {}
-    cases = [
-        c.model_copy(update={"path": str(locate(c.path).absolute())} | (more if c.focal_plane is None else {}))
-        for c in find_cases(inputs, options.get("mpp_override"), options.get("expect_sha256") or "")
-    ]
-    parameters = {
-        k: v for k, v in options.items() if k in ("device", "stain", "upsample", "icc", "any_stain", "max_damaged", "reader", "counting") and v is not None
-    }
-    block_px, worker_bytes = options.get("block_px") or BLOCK_PX, 0
-    cluster, tls = options.get("cluster"), options.get("tls")
-    if options.get("memory"):
-        if scheduler is not None or cluster is not None:
-            raise UsageError("--memory is of worker processes on this machine; those of a scheduler or cluster have what they were started with")
-        wanted = default_workers(options.get("device") or "cpu") if workers is None else workers
-        workers, block_px, worker_bytes = share_out(parse_memory(str(options["memory"])), wanted, models=bool(models))
-    job = Job(models=dict(models), pixels=pixels, slides=cases, block_px=block_px, **parameters)
+    chosen = read_settings(options)
+    where, block_px = _where(chosen, workers, scheduler, models=bool(models))
+    of_job = {name: getattr(chosen, name) for name in Job.model_fields if name in Settings.model_fields and name != "stain_target"}
+    job = Job(**of_job | {"models": dict(models), "pixels": pixels, "slides": _cases(inputs, chosen), "block_px": block_px})
     check_job(job)
     before = Job.model_validate(read_run(folder)["job"]).models if (folder / RUN_FILE).exists() else {}
-    job = job.model_copy(update={"models": choose_engines(job.models, job.device, options.get("engine") or "auto", before)})
-    if options.get("stain_target") is not None:
-        job = job.model_copy(update={"stain_target": fit_target(options["stain_target"], job.stain)})
-    where = Where(workers, worker_bytes, scheduler, read_cluster(Path(cluster)) if cluster else None, Path(tls) if tls else None)
-    if options.get("task_seconds"):
-        where = replace(where, task_seconds=float(options["task_seconds"]))
-    return carry_out(folder, job, where, on_progress, debug=bool(options.get("debug")), copy_to=options.get("copy_to") or "")
+    job = job.model_copy(update={"models": choose_engines(job.models, job.device, chosen.engine, before)})
+    if chosen.stain_target is not None:
+        job = job.model_copy(update={"stain_target": fit_target(chosen.stain_target, job.stain)})
+    return carry_out(folder, job, where, on_progress, debug=chosen.debug, copy_to=chosen.copy_to or "")
+
+
+def _cases(inputs: Sequence[str | Path], chosen: Settings) -> list[Case]:
+    """The slides, by full paths: workers may have another current folder."""
+    found = find_cases(inputs, chosen.mpp_override, chosen.expect_sha256 or "")
+    plane = {"focal_plane": chosen.focal_plane} if chosen.focal_plane else {}
+    return [c.model_copy(update={"path": str(locate(c.path).absolute())} | (plane if c.focal_plane is None else {})) for c in found]
+
+
+def _where(chosen: Settings, workers: int | None, scheduler: str | None, *, models: bool) -> tuple[Where, int]:
+    """Where the work is done, and the side of its blocks."""
+    block_px, worker_bytes = chosen.block_px, 0
+    if chosen.memory:
+        if scheduler is not None or chosen.cluster is not None:
+            raise UsageError("--memory is of worker processes on this machine; those of a scheduler or cluster have what they were started with")
+        wanted = default_workers(chosen.device) if workers is None else workers
+        workers, block_px, worker_bytes = share_out(parse_memory(chosen.memory), wanted, models=models)
+    cluster = read_cluster(chosen.cluster) if chosen.cluster else None
+    return Where(workers, worker_bytes, scheduler, cluster, chosen.tls, chosen.task_seconds), block_px
 
 
 __all__ = ["Progress", "Run", "score", "tile", "tile_slides"]
