@@ -145,3 +145,23 @@ def balanced_accuracy(table: np.ndarray) -> float:
     """Mean recall over the classes that occur in a `confusion` table; NaN when none does."""
     seen = table.sum(1) > 0
     return float((table.diagonal()[seen] / table.sum(1)[seen]).mean()) if seen.any() else float("nan")
+
+
+def calibration_error(probability: np.ndarray, correct: np.ndarray, bins: int = 15) -> float:
+    """How far is what is said from how often it is right? ECE = Σ n_b/n · |right_b − mean_b| over bins of equal width (Guo et al., ICML 2017).
+
+    Parameters
+    ----------
+    probability : float (n,), of the call, 0 to 1
+    correct : bool (n,)
+
+    Examples
+    --------
+    >>> round(calibration_error(np.array([0.9, 0.8]), np.array([True, False]), bins=1), 4)
+    0.35
+    """
+    if not len(probability):
+        return float("nan")
+    at = np.minimum((probability * bins).astype(int), bins - 1)
+    gap = np.bincount(at, correct.astype(float) - probability, bins)
+    return float(np.abs(gap).sum() / len(probability))

@@ -11,16 +11,17 @@ from typing import Any
 
 import numpy as np
 
-from wsikit.aggregate.doubt import doubt, withheld_call
+from wsikit.aggregate.doubt import doubt, prediction_set, tempered, withheld_call
 from wsikit.models._card import Card
 
 
-def call_slide(card: Card, probability: np.ndarray) -> dict[str, Any]:
-    """The call of a slide from its tiles' probabilities, float32 (N, K).
+def call_slide(card: Card, probability: np.ndarray, outlying: np.ndarray | None = None) -> dict[str, Any]:
+    """The call of a slide from its tiles' probabilities, float32 (N, K), and which of them look like nothing known, (N,).
 
     Returns ``status`` (``ok`` or ``abstained``), ``reason``, ``call`` (empty when withheld), ``probability`` and
     ``tile_share`` by class, ``doubt`` and ``n_tiles``. Without any tile, or with a tile that the model gave no number,
-    there are no probabilities.
+    there are no probabilities. A calibrated model's probabilities are at its temperature, and there are also ``set``, ``coverage`` (see
+    `prediction_set`) and ``outlying``, the share of outlying tiles, where it has rules for them.
     """
     n = len(probability)
     if n == 0:
@@ -29,7 +30,9 @@ def call_slide(card: Card, probability: np.ndarray) -> dict[str, Any]:
         reason = f"the model gave no number for {odd} of {n} tiles: it is damaged, or its arithmetic overflows on this device"
         return _decided(card, None, np.zeros(len(card.classes)), n, reason)
     share = np.bincount(probability.argmax(1), minlength=len(card.classes)) / n
-    return _decided(card, probability.mean(0, dtype=np.float64), share, n)
+    temperature = card.calibration.temperature if card.calibration else 1.0
+    strange = None if outlying is None else float(np.mean(outlying != 0))
+    return _decided(card, tempered(probability, temperature).mean(0), share, n, outlying=strange)
 
 
 def call_patient(card: Card, slides: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -39,12 +42,21 @@ def call_patient(card: Card, slides: Sequence[dict[str, Any]]) -> dict[str, Any]
         return _decided(card, None, np.zeros(len(card.classes)), 0)
     used = [(w, s) for w, s in zip(weights, slides, strict=True) if w > 0]
     mean, share = (sum(w * np.array([s[key][c] for c in card.classes]) for w, s in used) / weights.sum() for key in ("probability", "tile_share"))
-    return _decided(card, np.asarray(mean), np.asarray(share), int(weights.sum()))
+    known = [(w, s["outlying"]) for w, s in used if s.get("outlying") is not None]
+    strange = sum(w * o for w, o in known) / sum(w for w, _ in known) if known else None
+    return _decided(card, np.asarray(mean), np.asarray(share), int(weights.sum()), outlying=strange)
 
 
-def _decided(card: Card, mean: np.ndarray | None, share: np.ndarray, n: int, nothing: str = "no tile of the slide holds enough tissue") -> dict[str, Any]:
-    reason = nothing if mean is None else withheld_call(card, mean, n)
-    return {
+def _decided(
+    card: Card,
+    mean: np.ndarray | None,
+    share: np.ndarray,
+    n: int,
+    nothing: str = "no tile of the slide holds enough tissue",
+    outlying: float | None = None,
+) -> dict[str, Any]:
+    reason = nothing if mean is None else withheld_call(card, mean, n, outlying or 0.0)
+    return _sets(card, mean, outlying) | {
         "status": "abstained" if reason else "ok",
         "reason": reason,
         "call": "" if reason or mean is None else card.classes[int(mean.argmax())],
@@ -53,3 +65,12 @@ def _decided(card: Card, mean: np.ndarray | None, share: np.ndarray, n: int, not
         "doubt": None if mean is None else round(doubt(mean), 6),
         "n_tiles": n,
     }
+
+
+def _sets(card: Card, mean: np.ndarray | None, outlying: float | None) -> dict[str, Any]:
+    """What a calibrated model says beyond its probabilities; nothing for another one."""
+    if card.calibration is None or mean is None:
+        return {}
+    conformal = card.calibration.conformal
+    found: dict[str, Any] = {} if conformal is None else {"set": prediction_set(card, mean), "coverage": conformal.coverage}
+    return found | ({} if outlying is None else {"outlying": round(outlying, 6)})

@@ -32,13 +32,60 @@ def unknown_colours(card: Card, fit: Mapping[str, Any]) -> str:
     return f"the model was trained on stain-normalised tissue, and this slide's stain cannot be measured: {fit['reason']}"
 
 
-def withheld_call(card: Card, probability: np.ndarray, n_tiles: int) -> str:
-    """Why a class cannot be named from these probabilities (K,); empty when it can."""
+def poor_quality(tiles: Mapping[str, int]) -> str:
+    """Why nothing is said about a slide with these numbers of tiles by what became of them (`wsikit.tissue.quality.REASONS`); empty when something is."""
+    lost, used = tiles.get("pen or dense blood", 0) + tiles.get("scanner black", 0), tiles.get("used", 0)
+    if lost <= used:
+        return ""
+    return f"quality: {lost} of {lost + used} tiles are under pen, dense blood or scanner black, more than are tissue; scan a clean slide"
+
+
+def withheld_call(card: Card, probability: np.ndarray, n_tiles: int, outlying: float = 0.0) -> str:
+    """Why a class cannot be named from these probabilities (K,), all reasons in words; empty when it can.
+
+    ``outlying`` is the share of tiles that look like nothing that the model knows.
+    """
+    reasons, found = [], card.calibration
     if n_tiles < card.decision.min_tiles:
-        return f"only {n_tiles} tiles of tissue were scored, {card.decision.min_tiles} are needed"
+        reasons.append(f"only {n_tiles} tiles of tissue were scored, {card.decision.min_tiles} are needed")
+    if found is not None and found.outliers is not None and outlying > found.outliers.share:
+        reasons.append(
+            f"out of distribution: {100 * outlying:.0f} % of the tiles look like nothing that the model was calibrated on (more than "
+            f"{100 * found.outliers.share:.0f} %)"
+        )
+    if found is not None and found.conformal is not None:
+        likely = prediction_set(card, probability)
+        if len(likely) != 1:
+            said = f"{', '.join(likely)} are all likely" if likely else "no class is likely enough"
+            reasons.append(f"not one class: {said} at {100 * found.conformal.coverage:.0f} % coverage")
     if probability.max() < card.decision.min_probability:
-        return f"no class reaches probability {card.decision.min_probability:g}: the highest is {probability.max():.2f}"
-    return ""
+        reasons.append(f"no class reaches probability {card.decision.min_probability:g}: the highest is {probability.max():.2f}")
+    return "; ".join(reasons)
+
+
+def prediction_set(card: Card, probability: np.ndarray) -> list[str]:
+    """The classes that hold the true one in the stated share of patients (split conformal, see `wsikit.train.calibrate`), likeliest first.
+
+    It holds for patients of the kind that the model was calibrated on; another site or scanner voids it.
+    """
+    assert card.calibration is not None
+    assert card.calibration.conformal is not None
+    cutoff = card.calibration.conformal.cutoff
+    return [card.classes[i] for i in np.argsort(-probability, kind="stable") if 1 - probability[i] <= cutoff + 1e-9]
+
+
+def tempered(probability: np.ndarray, temperature: float) -> np.ndarray:
+    """Probabilities (N, K) as if the logits had been divided by a temperature (Guo et al., ICML 2017): float64 (N, K).
+
+    >>> tempered(np.array([[0.8, 0.2]]), 2.0).round(4).tolist()
+    [[0.6667, 0.3333]]
+    """
+    p = probability.astype(np.float64)
+    if temperature == 1:
+        return p
+    z = np.log(np.maximum(p, np.finfo(np.float32).tiny)) / temperature
+    z = np.exp(z - z.max(1, keepdims=True))
+    return np.asarray(z / z.sum(1, keepdims=True))
 
 
 def doubt(probability: np.ndarray) -> float:

@@ -101,7 +101,7 @@ def _add(
     target = installed_folder() / card.name
     if (target / CARD_FILE).exists():
         raise UsageError(f"{target}: a model of this name is there already; remove it, or name yours otherwise in its card (or with --name)")
-    for file in (card.weights.file, CARD_FILE):  # nothing else comes along; the card last, since it makes the folder a model
+    for file in (*card.files, CARD_FILE):  # nothing else comes along; the card last, since it makes the folder a model
         write_atomic(target / file, (folder / file).read_bytes())
     typer.echo(f"{card.name} is now the model of pipeline {card.pipeline}: {target}")
     typer.echo(f"licence: {card.licence}; {card.trained_on.domain}: {card.trained_on.description}")

@@ -131,7 +131,52 @@ class Weights(_Part):
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
 
 
-_LATER = ("source", "training")  # fields younger than models that are about: left out of the digest where a card does not use them, so that it stays
+class Conformal(_Part):
+    """Split conformal sets at patient level: classes with 1 − probability ≤ ``cutoff`` hold the true one in ``coverage`` of patients like ``patients``."""
+
+    coverage: float = Field(gt=0, lt=1)
+    cutoff: float = Field(ge=0, le=1)
+    patients: int = Field(ge=1)
+
+
+class Outliers(_Part):
+    """When a tile looks like nothing that the model knows, see `wsikit.aggregate.outlier`; the thresholds are those that 95 % of known tiles keep.
+
+    ``file`` has the features of known tiles (``bank``), and the last layer (``weight``, ``bias``) where energy is used. A call is withheld where more than
+    ``share`` of the tiles are outlying.
+    """
+
+    file: str = Field("doubt.safetensors", pattern=r"^[A-Za-z0-9._-]+\.safetensors$")
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    neighbours: int = Field(5, ge=1)
+    distance: float = Field(ge=0)
+    energy: float | None = None
+    tiles: int = Field(ge=1)
+    share: float = Field(0.5, gt=0, le=1)
+
+
+class Calibration(_Part):
+    """What was learnt of a classifier's own doubt, on patients that it was not trained on.
+
+    Attributes
+    ----------
+    origin : whose slides
+    temperature : logits are divided by it before the softmax
+    conformal : sets of classes; without them there were too few patients, see ``notes``
+    notes : what could not be learnt, and why
+    """
+
+    origin: str
+    patients: int = Field(ge=1)
+    slides: int = Field(ge=1)
+    temperature: _Positive = 1.0
+    conformal: Conformal | None = None
+    outliers: Outliers | None = None
+    metrics: dict[str, float] = {}
+    notes: list[str] = []
+
+
+_LATER = ("source", "training", "calibration")  # fields younger than models that are about: a digest leaves out those that a card does not use
 
 
 class Card(_Part):
@@ -146,6 +191,7 @@ class Card(_Part):
     mpp, tile_px, overlap_px : the grid it is run on
     min_tissue : share of a tile that must be tissue for it to be scored
     batch : tiles per forward pass; fixed, so that a tile's result does not depend on its neighbours
+    calibration : of a classifier: its temperature, its sets of classes, and what it does not know
     source : where a model that was made elsewhere came from, such as ``hf:owner/name@commit``
     training : the recipe and the weights that training started from
     """
@@ -172,7 +218,14 @@ class Card(_Part):
     licence: str
     limitations: str = ""
     source: str = ""
+    calibration: Calibration | None = None
     weights: Weights
+
+    @property
+    def files(self) -> list[str]:
+        """All files of the model beside its card."""
+        outliers = self.calibration.outliers if self.calibration else None
+        return [self.weights.file, *([outliers.file] if outliers else [])]
 
     @model_validator(mode="after")
     def _consistent(self) -> Card:
@@ -219,15 +272,27 @@ def check_weights(card: Card, folder: Path) -> Path:
     WeightsMismatchError
         The file is missing or is not the one that the card names.
     """
-    path = folder / card.weights.file
+    outliers = card.calibration.outliers if card.calibration else None
+    if outliers is not None:
+        check_file(folder, outliers.file, outliers.sha256)
+    return check_file(folder, card.weights.file, card.weights.sha256)
+
+
+def check_file(folder: Path, name: str, sha256: str) -> Path:
+    """A file of a model, after its digest was compared with the card's.
+
+    Raises
+    ------
+    WeightsMismatchError
+        The file is missing or is not the one that the card names.
+    """
+    path = folder / name
     if not path.is_file():
         raise WeightsMismatchError(f"{path}: the weights that {CARD_FILE} names are missing; fetch the model again")
     with path.open("rb") as f:
         found = hashlib.file_digest(f, "sha256").hexdigest()
-    if found != card.weights.sha256:
-        raise WeightsMismatchError(
-            f"{path}: sha256 is {found[:12]}…, the card says {card.weights.sha256[:12]}…; the weights are not the card's, fetch the model again"
-        )
+    if found != sha256:
+        raise WeightsMismatchError(f"{path}: sha256 is {found[:12]}…, the card says {sha256[:12]}…; the weights are not the card's, fetch the model again")
     return path
 
 

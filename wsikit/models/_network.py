@@ -109,6 +109,11 @@ class TileClassifier(Network):
     def feature_size(self) -> int:
         """Features of a tile."""
 
+    @property
+    def last_layer(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """What turns features into logits: weight float32 (K, D) and bias (K,); None where it is not known."""
+        return None
+
 
 class Classifier(TileClassifier):
     """A network whose last layer, ``head`` (dotted where it lies deeper), is a linear one over features."""
@@ -128,6 +133,15 @@ class Classifier(TileClassifier):
     def feature_size(self) -> int:
         """Features of a tile: what the last layer takes."""
         return int(self._head.in_features)
+
+    @property
+    def last_layer(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """What turns features into logits: weight float32 (K, D) and bias (K,); None where it is not one linear layer."""
+        if not isinstance(self._head, nn.Linear):
+            return None
+        named = dict(self._head.named_parameters())  # some have no bias
+        weight = named["weight"].float().cpu().numpy()
+        return weight, named["bias"].float().cpu().numpy() if "bias" in named else np.zeros(len(weight), np.float32)
 
 
 def load_weights(net: nn.Module, card: Card, folder: Path) -> nn.Module:

@@ -72,7 +72,9 @@ def answer(r: Mapping[str, Any]) -> str:
         return f"{r['status']}: {r['reason']}"
     if "call" in r:
         p = ", ".join(f"{c} {v:.2f}" for c, v in sorted(r["probability"].items(), key=lambda kv: -kv[1]))
-        return f"{r['call']} (doubt {r['doubt']:.2f}, {r['n_tiles']} tiles; among these only: {p})"
+        alone = f"; alone at {100 * r['coverage']:.0f} % coverage" if "coverage" in r else ""
+        strange = f"; {100 * r['outlying']:.0f} % of tiles unlike any known" if "outlying" in r else ""
+        return f"{r['call']} (doubt {r['doubt']:.2f}, {r['n_tiles']} tiles; among these only: {p}{alone}{strange})"
     if "count" in r:
         h = r["hotspot"]
         flags = f"; {', '.join(h['flags'])}" if h["flags"] else ""

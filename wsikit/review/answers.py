@@ -50,7 +50,8 @@ def call_again(review: Review, pipeline: str, table: Table) -> dict[str, Any]:
         return {k: v for k, v in before.items() if k != "model"}
     centre = table["origin"] + table["size"] / 2
     gone = on_mask(centre, review.gone, review.downsample)
-    return call_slide(review.cards[pipeline], table["probability"][~gone])
+    outlying = table["outlying"][~gone] if "outlying" in table else None
+    return call_slide(review.cards[pipeline], table["probability"][~gone], outlying)
 
 
 def with_verdict(answer: dict[str, Any], entry: Entry | None, model_call: str | None) -> dict[str, Any]:

@@ -15,10 +15,11 @@ from safetensors.numpy import load_file
 from wsikit import RESEARCH_USE_ONLY, __version__
 from wsikit.aggregate.calls import call_slide
 from wsikit.aggregate.counting import Counting, Grounds, count_mitoses
-from wsikit.aggregate.doubt import outside_domain, unknown_colours
+from wsikit.aggregate.doubt import outside_domain, poor_quality, unknown_colours
 from wsikit.aggregate.features import Inputs
 from wsikit.aggregate.mitosis import density_map, merge
 from wsikit.aggregate.occlusion import Contributions, contributions
+from wsikit.aggregate.outlier import mark_tiles
 from wsikit.aggregate.rates import detector_error
 from wsikit.aggregate.survival import load_risk, needed_inputs, predict_risk
 from wsikit.clock import Clock
@@ -47,6 +48,9 @@ NO_NUMBERS = (
     "probability",
     "tile_share",
     "doubt",
+    "set",
+    "coverage",
+    "outlying",
     "count",
     "per_mm2",
     "low",
@@ -186,6 +190,8 @@ def _write_columns(path: Path, store: SlideStore, stage: Stage, card: Card, ref:
         channels = [f"{card.classes[0]} per mm2"]
     else:
         columns |= tile_columns(stage)
+        if (outlying := mark_tiles(card, Path(ref.folder), columns["feature"])) is not None:
+            columns["outlying"] = outlying
         heat, place, channels = heat_map(stage.grid, stage.cells, columns["probability"]), heat_placement(stage.grid), list(card.classes)
     write_table(table, columns, attributes)
     top = 1.0 if card.task == "classify" else max(1.0, float(np.nanmax(heat, initial=0.0, where=~np.isnan(heat))))
@@ -248,10 +254,10 @@ def _pipeline_result(store: SlideStore, card: Card, job: Job, stage: Stage | Non
         return {"status": "refused", "reason": store.attributes["refused"].get(card.pipeline, "not scored"), "model": model}
     table = store.tables()[card.pipeline]
     if card.task == "classify":
-        result = call_slide(card, table["probability"])
+        result = call_slide(card, table["probability"], table.get("outlying"))
     else:
         result = _count(store, card, table["position"], table["score"], job.counting, job.case(store.slide_id).extra)
-    reason = outside_domain(card, store.attributes["slide"]["phantom"])
+    reason = outside_domain(card, store.attributes["slide"]["phantom"]) or poor_quality(quality_summary(store)["tiles"])
     if not reason and result["status"] == "ok":
         reason = unknown_colours(card, stain_of(store.attributes, card))
     return _withheld(result, reason) | {"model": model}

@@ -81,7 +81,8 @@ def _columns(name: str, cards: Mapping[str, Card], gradings: Sequence[str]) -> l
     if name == RISK_PIPELINE:
         fields = ["status", "reason", *_RISK_FIELDS]
     elif cards[name].task == "classify":
-        fields = ["status", "reason", "call", "doubt", *(f"p_{c}" for c in cards[name].classes)]
+        more = ["set", "outlying"] if cards[name].calibration else []
+        fields = ["status", "reason", "call", "doubt", *more, *(f"p_{c}" for c in cards[name].classes)]
     else:
         fields = ["status", "reason", *_COUNT_FIELDS, "hotspot_x", "hotspot_y", "hotspot_count", "hotspot_tissue_mm2", "hotspot_per_mm2", "hotspot_flags"]
         fields += [f"{preset}_{what}" for preset in gradings for what in ("score", "probability", "count", "flags")]
@@ -141,7 +142,7 @@ def _flaws(result: Mapping[str, Any]) -> dict[str, Any]:
 
 def _pipeline_cells(name: str, r: Mapping[str, Any]) -> dict[str, Any]:
     cells: dict[str, Any] = {k: r.get(k) for k in ("status", "reason", "call", "doubt", *_COUNT_FIELDS, *_RISK_FIELDS)}
-    cells |= {f"p_{c}": p for c, p in r.get("probability", {}).items()}
+    cells |= {f"p_{c}": p for c, p in r.get("probability", {}).items()} | {"set": " ".join(r.get("set", [])), "outlying": r.get("outlying")}
     if h := r.get("hotspot"):
         cells |= {"hotspot_x": h["centre"][0], "hotspot_y": h["centre"][1], "hotspot_flags": " ".join(h["flags"])}
         cells |= {f"hotspot_{k}": h[k] for k in ("count", "tissue_mm2", "per_mm2")}

@@ -21,6 +21,7 @@ from wsikit.models._card import Card, Weights, write_model
 from wsikit.models._inception import AUXILIARY
 from wsikit.models._network import Classifier
 from wsikit.store.durable import digest_of
+from wsikit.train.calibrate import KnownTiles, calibrate_model
 from wsikit.train.fit import STATE, fit
 from wsikit.train.held import HeldOut
 from wsikit.train.initial import initialise
@@ -103,8 +104,8 @@ def train_classifier(
     if group.first:
         training = {"recipe": recipe.model_dump(mode="json"), "started_from": done.origin, "seed": options.seed, "tiles_per_slide": options.per_slide}
         fields = {**card_fields, "metrics": {"validation": done.held.figures(), **crossed}, "training": training | {"wsikit": __version__}}
-        # Calibration and doubt are to be fitted here: done.held has each validation tile's probability, features and patient.
-        card = write_model(out, fields, done.state)
+        write_model(out, fields, done.state)
+        card = calibrate_model(out, KnownTiles.of(done.held), "the validation patients of its training, who also chose its epoch")
         done.held.write(folder / "validation.csv")
         write_page(folder, card, recipe, done.history, {"training": done.train, "validation": done.held.items})
         clear_up(folder)

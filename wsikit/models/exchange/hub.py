@@ -29,7 +29,8 @@ def hub_folder(name: str, told: dict[str, Any]) -> Path:
         commit = card_file.parent.name  # of the same commit, also when the branch has moved meanwhile
         if told:
             raise UsageError(f"hf:{name}: has a {CARD_FILE}, which says everything; to change it, copy the folder {card_file.parent} and edit the copy")
-        download(repo, read_card(card_file.parent).weights.file, commit)
+        for file in read_card(card_file.parent).files:
+            download(repo, file, commit)
         return card_file.parent
     weights = download(repo, STATE, revision)
     if weights is None:
