@@ -27,6 +27,7 @@ VERBS = [
     "report",
     "train",
     "evaluate",
+    "pipelines",
     "models",
     "verify",
     "diff",
