@@ -25,7 +25,7 @@ SECONDS = int(os.environ.get("WSIKIT_FUZZ_SECONDS", "60"))
 def test_whatever_the_bytes_the_outcome_is_pixels_or_a_reason(tmp_path: Path) -> None:
     pytest.importorskip("atheris")
     limits = [f"-max_total_time={SECONDS}", "-rss_limit_mb=4096", "-timeout=60", f"-artifact_prefix={tmp_path}/"]
-    run = subprocess.run([sys.executable, str(Path(__file__).with_name("coverage.py")), str(tmp_path / "corpus"), *limits], capture_output=True, text=True)
+    run = subprocess.run([sys.executable, str(Path(__file__).with_name("tiff_fuzzer.py")), str(tmp_path / "corpus"), *limits], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr[-3000:]
     assert "DONE" in run.stderr
 

@@ -1,6 +1,6 @@
 """Coverage-guided fuzzing (atheris, libFuzzer) of wsikit's own TIFF code: container check, directories, tiles and strips.
 
-    python tests/fuzz/coverage.py CORPUS -max_total_time=600 -rss_limit_mb=4096 -timeout=20
+    python tests/fuzz/tiff_fuzzer.py CORPUS -max_total_time=600 -rss_limit_mb=4096 -timeout=20
 
 Whatever the bytes, the outcome is pixels or a `WsikitError`; anything else ends the fuzzer and leaves the input beside it. OpenSlide is left
 out: it is not ours, and the gate's process of its own is there for it.
