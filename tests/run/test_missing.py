@@ -12,6 +12,7 @@ import tifffile
 
 import wsikit as wk
 from wsikit.readers._container import missing_tiles
+from wsikit.testing.dicom import Layout, write_dicom
 from wsikit.testing.phantom import Spec, make_phantom, write_pyramid
 
 SIDE = 1536
@@ -62,3 +63,21 @@ def test_glass_that_is_missing_is_counted(picture: np.ndarray, tmp_path: Path) -
     assert run.results["a"]["slide"]["missing_tiles"] == 1
     (row,) = csv.DictReader((run.folder / "slides.csv").open())
     assert row["missing_tiles"] == "1"
+
+
+def test_frames_that_a_sparse_dicom_slide_lacks(picture: np.ndarray, tmp_path: Path) -> None:
+    """Its writer leaves out frames that are all white: of glass, which is counted, and here one in the tissue of level 0."""
+    rgb = picture.copy()
+    rgb[:256, :256] = 255
+    layout = Layout(sparse=True, tile_px=128)
+    whole = tmp_path / "whole"
+    write_dicom(whole, [rgb, rgb[::4, ::4]], 0.5, layout)
+    assert len(missing_tiles(whole)) >= 4
+    run = wk.score([whole], tmp_path / "run", ["sts-subtype"])
+    assert not run.failed
+    assert run.results["whole"]["slide"]["missing_tiles"] == len(missing_tiles(whole))
+    hole = rgb.copy()
+    hole[768:896, 640:768] = 255
+    write_dicom(tmp_path / "hole", [hole, rgb[::4, ::4]], 0.5, layout)
+    run = wk.score([tmp_path / "hole"], tmp_path / "run2", ["sts-subtype"])
+    assert "1 tiles in the tissue are missing from the file, the first of 128 × 128 px at x 640, y 768 of level 0" in run.failed["hole"]

@@ -17,6 +17,7 @@ import numpy as np
 from wsikit.errors import DamagedSlideError, UnsupportedFormatError
 from wsikit.geometry import Region, Size
 from wsikit.location import is_remote
+from wsikit.readers._dicom import is_dicom, missing_frames
 from wsikit.readers.image import jpeg_sampling
 from wsikit.readers.tiff import directory_offsets
 
@@ -280,10 +281,20 @@ def check_levels(path: Path, levels: Collection[Size]) -> None:
 
 
 def missing_tiles(path: Path) -> list[tuple[Size, Region]]:
-    """Tiles of a TIFF that it has no bytes of: the size of their level, and the tile in px of that level.
+    """Tiles that a TIFF has no bytes of, or a sparse DICOM slide no frames: the size of their level, and the tile in px of that level.
 
     Some writers leave out tiles of plain glass; whether tissue is missing, the picture must say.
+
+    Raises
+    ------
+    DamagedSlideError
+        A DICOM slide does not say where its frames are.
     """
+    if not is_remote(path) and (path.is_dir() or is_dicom(path)):
+        try:
+            return missing_frames(path)
+        except UnsupportedFormatError:  # a folder of another kind
+            return []
     if not is_checkable(path):
         return []
     return [(d.size, region) for d in directories(path) if d.is_tiled for region in d.missing()]

@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from wsikit.errors import DamagedSlideError, UnsupportedFormatError
+from wsikit.geometry import Region, Size
 
 WHOLE_SLIDE = "1.2.840.10008.5.1.4.1.1.77.1.6"
 _MAGIC_AT, _MAGIC = 128, b"DICM"
 _TAGS = [
     "SOPClassUID", "SeriesInstanceUID", "ImageType", "PhotometricInterpretation", "SamplesPerPixel", "TotalPixelMatrixFocalPlanes", "ConcatenationUID",
-    "InConcatenationTotalNumber", "OpticalPathSequence", "TotalPixelMatrixColumns",
+    "InConcatenationTotalNumber", "OpticalPathSequence", "TotalPixelMatrixColumns", "DimensionOrganizationType",
 ]  # fmt: skip
+_PLACE_TAGS = ("TotalPixelMatrixColumns", "TotalPixelMatrixRows", "Columns", "Rows", "PerFrameFunctionalGroupsSequence")
 _BASELINE_JPEG = "1.2.840.10008.1.2.4.50"
 _FIRST_FRAME = 65536  # bytes that surely hold a JPEG's headers
 _RGB, _YCBCR = "RGB", "YCbCr"
@@ -43,6 +45,7 @@ class Instance:
     concatenation: str
     parts: int
     stream: str
+    is_sparse: bool
 
     @property
     def false_colours(self) -> bool:
@@ -102,6 +105,7 @@ def _facts(path: Path, ds: Any, f: BinaryIO) -> Instance:
         concatenation=str(ds.get("ConcatenationUID", "")),
         parts=int(ds.get("InConcatenationTotalNumber", 1) or 1),
         stream=jpeg_colours(_first_frame(f)) if syntax == _BASELINE_JPEG and ds.get("SamplesPerPixel") == 3 else "",
+        is_sparse=ds.get("DimensionOrganizationType") == "TILED_SPARSE",
     )
 
 
@@ -167,6 +171,41 @@ def _require_parts(instances: Iterable[Instance], path: Path) -> None:
     for found in parts.values():
         if len(found) != found[0].parts:
             raise DamagedSlideError(f"{path}: {len(found)} of the {found[0].parts} files of a level are there; copy the slide again, all of its files")
+
+
+def missing_frames(path: Path) -> list[tuple[Size, Region]]:
+    """Places of a sparse slide's levels that no frame is of: the size of the level, and the place in px of it.
+
+    Frames that do not lie on a grid leave the question open, and nothing is said.
+    """
+    levels: dict[Size, tuple[Size, set[tuple[int, int]]]] = {}
+    for i in series_of(path):
+        if i.is_volume and i.is_sparse:
+            size, tile, corners = _frame_places(i.path)
+            levels.setdefault(size, (tile, set()))[1].update(corners)
+    found = []
+    for size, (tile, there) in levels.items():
+        if any(x % tile.w or y % tile.h for x, y in there):
+            continue
+        cells = ((x, y) for y in range(0, size.h, tile.h) for x in range(0, size.w, tile.w))
+        found += [(size, Region(x, y, *tile).clip(size)) for x, y in cells if (x, y) not in there]
+    return found
+
+
+def _frame_places(path: Path) -> tuple[Size, Size, list[tuple[int, int]]]:
+    """Size of a level, of its frames, and the upper-left corner of each, px."""
+    from pydicom import dcmread
+
+    try:
+        ds = dcmread(path, stop_before_pixels=True, specific_tags=[*_PLACE_TAGS])
+        planes = [f.PlanePositionSlideSequence[0] for f in ds.PerFrameFunctionalGroupsSequence]
+        corners = [(int(p.ColumnPositionInTotalImagePixelMatrix) - 1, int(p.RowPositionInTotalImagePixelMatrix) - 1) for p in planes]
+        size, tile = Size(int(ds.TotalPixelMatrixColumns), int(ds.TotalPixelMatrixRows)), Size(int(ds.Columns), int(ds.Rows))
+    except (AttributeError, IndexError, KeyError, ValueError, TypeError) as e:
+        raise DamagedSlideError(f"{path}: a sparse DICOM slide that does not say where its frames are; copy it again from the scanner") from e
+    if min(tile) < 1:
+        raise DamagedSlideError(f"{path}: frames of {tile.w} × {tile.h} px; the file is damaged, copy it again from the scanner")
+    return size, tile, corners
 
 
 def require_true_colours(volume: list[Instance], path: Path, *, handled: bool) -> None:
