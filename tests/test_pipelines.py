@@ -16,9 +16,12 @@ from wsikit.errors import UsageError
 from wsikit.run.cluster import ClusterConfig
 from wsikit.run.settings import Settings, expand, read_pipeline, read_settings
 from wsikit.testing.phantom import Spec, write_phantom
+from wsikit.train.presets import PRESETS
+from wsikit.train.recipe import read_recipe
 
 PIPELINES = Path(__file__).parents[1] / "pipelines"
 CONFIGS = sorted(p for p in PIPELINES.glob("*.toml") if "pipelines =" in p.read_text())
+RECIPES = sorted(p for p in PIPELINES.glob("*.toml") if "\npreset =" in p.read_text())
 
 
 @pytest.fixture(scope="module")
@@ -39,8 +42,14 @@ def test_the_other_files_are_clusters() -> None:
     """Their key folder is not there, so the file is read and not used."""
     import tomllib
 
-    for path in set(PIPELINES.glob("*.toml")) - set(CONFIGS):
+    for path in set(PIPELINES.glob("*.toml")) - {*CONFIGS, *RECIPES}:
         assert ClusterConfig.model_validate(tomllib.loads(path.read_text()))
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
+def test_each_recipe_can_be_trained_by(path: Path) -> None:
+    recipe = read_recipe(path, PRESETS)
+    assert {recipe.source(name) for name, _ in recipe.values()} >= {path.name}
 
 
 @pytest.mark.parametrize(
