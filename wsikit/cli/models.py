@@ -62,7 +62,9 @@ def _flat(facts: dict[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _add(
-    model: Annotated[str, typer.Argument(help="A model folder, .onnx or .safetensors file, hf:owner/name[@revision], timm:name or tia:name.", metavar="MODEL")],
+    model: Annotated[
+        str, typer.Argument(help="A model folder, .onnx, .safetensors or .cfg file, hf:owner/name[@revision], timm:name or tia:name.", metavar="MODEL")
+    ],
     pipeline: Annotated[str, typer.Option("--pipeline", help="Which pipeline it is for: sts-subtype, rms-subtype, tissue-type (any classes) …")] = "",
     classes: Annotated[str, typer.Option("--classes", help="Names of the outputs, in their order, with commas.")] = "",
     mpp: Annotated[float | None, typer.Option("--mpp", help="µm/px of its tiles.")] = None,
@@ -73,6 +75,9 @@ def _add(
     scaling: Annotated[str, typer.Option("--scaling", help="imagenet (mean and spread), or none (0 to 1). [default: what the model says, else imagenet]")] = "",
     stain: Annotated[str, typer.Option("--stain", help="Stain normalisation that its training tiles had: macenko, vahadane, reinhard, none.")] = "",
     batch: Annotated[int | None, typer.Option("--batch", min=1, help="Tiles at a time.")] = None,
+    layout: Annotated[str, typer.Option("--layout", help="Of an ONNX detector's outputs: ultralytics, ultralytics-end-to-end, objectness, yolox …")] = "",
+    threshold: Annotated[float | None, typer.Option("--threshold", help="From which score on a detector's boxes count. [default: 0.5]")] = None,
+    nms: Annotated[float | None, typer.Option("--nms", help="IoU at which a detector's boxes of one tile are one. [default: 0.45]")] = None,
     licence: Annotated[str, typer.Option("--licence", help="Under which licence the weights are.")] = "",
     name: Annotated[str, typer.Option("--name", help="What to call it here.")] = "",
 ) -> None:
@@ -81,6 +86,8 @@ def _add(
     \b
     Example: wsikit models add my-model/
     Example: wsikit models add hf:owner/name
+    Example: wsikit models add yolov4medi.cfg --mpp 0.25 --threshold 0.6 --nms 0.4
+    Example: wsikit models add best.onnx --pipeline mitosis --layout ultralytics --mpp 0.25
     Example: wsikit models add foersch.safetensors --architecture fastai:densenet121 --pipeline sts-subtype --classes DDLPS,LMS,MFS,SS,UPS --mpp 0.5 --tile 1024
     """
     from wsikit.errors import UsageError
@@ -93,7 +100,7 @@ def _add(
         raise UsageError(f"--scaling {scaling}: there are {', '.join(scalings)}")
     told: dict[str, Any] = {"name": name, "pipeline": pipeline, "classes": [c.strip() for c in classes.split(",") if c.strip()], "mpp": mpp, "tile_px": tile}
     told |= {"architecture": parse_architecture(architecture) if architecture else {}, "scaling": scalings.get(scaling), "batch": batch}
-    told |= {"licence": licence, "stain": stain}
+    told |= {"licence": licence, "stain": stain, "layout": layout, "threshold": threshold, "nms_iou": nms}
     if Path(model).is_dir() and any(told.values()):
         raise UsageError(f"{model}: a model folder's card says everything; edit {CARD_FILE} there")
     folder = Path(model) if Path(model).is_dir() else fetch_model(model, **told)

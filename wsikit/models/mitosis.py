@@ -1,4 +1,4 @@
-"""YOLOX for mitotic figures, through libreyolo (MIT). The only module that knows that library."""
+"""Detectors of mitotic figures: YOLOX, YOLOv9 and Darknet's networks through libreyolo (MIT), and anybody's as an ONNX file."""
 
 from __future__ import annotations
 
@@ -12,17 +12,19 @@ from torch import Tensor, nn
 from torchvision.ops import batched_nms
 
 from wsikit.errors import CardError, ModelError
+from wsikit.models import _darknet as darknet
 from wsikit.models._card import Card
 from wsikit.models._network import Detections, Network, load_weights
+from wsikit.models._yolo9 import SIZES, Yolo9
 
 PIPELINE = "mitosis"
 CLASSES = ("mitosis",)
-ARCHITECTURES = ("yolox-n", "yolox-t", "yolox-s", "yolox-m", "yolox-l", "yolox-x", "yolox")
+ARCHITECTURES = ("yolox-n", "yolox-t", "yolox-s", "yolox-m", "yolox-l", "yolox-x", "yolox", *SIZES, darknet.NAME)
 NMS_IOU = 0.5
 
 
 def build(card: Card) -> nn.Module:
-    """The untrained network of a card: ``yolox-n`` … ``yolox-x``, or ``yolox`` with depth, width, depthwise.
+    """The untrained network of a card: ``yolox-n`` … ``yolox-x``, ``yolox`` with depth, width, depthwise, ``yolo9-t`` … ``yolo9-c``, or ``darknet``.
 
     Raises
     ------
@@ -35,11 +37,15 @@ def build(card: Card) -> nn.Module:
     if len(card.classes) != 1:
         raise CardError(f"model {card.name}: a detector has one class here, because every detection is counted; the card has {', '.join(card.classes)}")
     if card.tile_px % 32:
-        raise CardError(f"model {card.name}: tile_px must be a multiple of 32 for YOLOX")
+        raise CardError(f"model {card.name}: tile_px must be a multiple of 32 for YOLO")
+    if name == darknet.NAME:
+        return _darknet(card)
+    if name in SIZES:
+        return Yolo9(name, card.tile_px)
     if name != "yolox":
         return LibreYOLOXModel(name.removeprefix("yolox-"), len(card.classes))
     try:
-        return custom_yolox(len(card.classes), **{k: v for k, v in card.architecture.items() if k != "name"})
+        return custom_yolox(len(card.classes), **{k: v for k, v in card.architecture.items() if k not in ("name", "nms_iou")})
     except TypeError as e:
         raise CardError(f"model {card.name}: architecture: {e}") from e
 
@@ -54,15 +60,23 @@ def custom_yolox(classes: int, depth: float, width: float, depthwise: bool = Fal
     return net
 
 
+def _darknet(card: Card) -> nn.Module:
+    if card.architecture.get("side") != card.tile_px:
+        raise CardError(f"model {card.name}: tile_px is {card.tile_px}, and its Darknet layers are for {card.architecture.get('side')}")
+    return darknet.Darknet(card.architecture, f"model {card.name}")
+
+
 class Detector(Network):
-    """Boxes from a YOLOX, as `Detections`."""
+    """Boxes from a network, as `Detections`: non-maximum suppression at the IoU ``nms_iou`` of the card's architecture, or 0.5."""
 
     def __init__(self, card: Card, net: nn.Module, device: str = "cpu") -> None:
         super().__init__(card, net, device)
         if card.task != "detect":
             raise CardError(f"model {card.name}: pipeline '{card.pipeline}' needs task 'detect', the card says '{card.task}'")
-        head: Any = net.head
-        head.export = True  # boxes decoded to pixels, scores as probabilities
+        self._nms_iou = float(card.architecture.get("nms_iou", NMS_IOU))
+        if isinstance(net, LibreYOLOXModel):
+            head: Any = net.head
+            head.export = True  # boxes decoded to pixels, scores as probabilities
 
     @torch.inference_mode()
     def predict(self, images: np.ndarray | Tensor) -> list[Detections]:
@@ -87,11 +101,21 @@ class Detector(Network):
             raise ModelError(f"model {self.card.name} gave no number for a tile: it is damaged, or its arithmetic overflows on this device")
         keep = torch.nonzero(score > self.card.detection.keep_above).flatten()
         centre, size, score, label = out[keep, :2], out[keep, 2:4], score[keep], label[keep]
-        best = batched_nms(torch.cat([centre - size / 2, centre + size / 2], 1), score, label, NMS_IOU)
+        best = batched_nms(torch.cat([centre - size / 2, centre + size / 2], 1), score, label, self._nms_iou)
         position, extent, scores, labels = (t[best].cpu().numpy() for t in (centre, size, score, label))
         return Detections(position, scores, labels, extent)
 
 
 def load(card: Card, folder: Path, device: str) -> Detector:
-    """The trained model of a folder, on a device."""
+    """The trained model of a folder, on a device.
+
+    Raises
+    ------
+    CardError, WeightsMismatchError
+        Card or weights are wrong.
+    """
+    if card.weights.file.endswith(".onnx"):
+        from wsikit.models.exchange.onnx_detector import load_boxes
+
+        return Detector(card, load_boxes(card, folder, device), "cpu")
     return Detector(card, load_weights(build(card), card, folder), device)

@@ -1,6 +1,7 @@
 """Models from elsewhere, and for elsewhere: each becomes a model folder (card and weights), and from there on is a model like any other.
 
-``hf:owner/name[@revision]``, ``timm:name``, ``tia:name`` and ``.onnx`` files are taken as they are where everything that a card must say is known;
+``hf:owner/name[@revision]``, ``timm:name``, ``tia:name``, ``.onnx`` files and Darknet's ``.cfg`` with its
+``.weights`` are taken as they are where everything that a card must say is known;
 what is not is told once, with ``wsikit models add``. Pickles are never opened.
 """
 
@@ -13,6 +14,8 @@ from typing import Any
 from wsikit.errors import UnknownModelError, UsageError
 
 SCHEMES = ("hf", "timm", "tia")
+DARKNET = (".cfg", ".weights")
+OF_DETECTORS = ("threshold", "nms_iou", "layout")
 PICKLES = (".pth", ".pt", ".pkl", ".pickle", ".bin", ".ckpt", ".tar", ".h5")
 SAFELY = (
     "is a pickle, which can run code when it is opened. If you trust whoever made it, turn its tensors into safetensors where torch is installed: "
@@ -28,7 +31,7 @@ def is_elsewhere(ref: str) -> bool:
     >>> is_elsewhere("hf:owner/name"), is_elsewhere("a/model.onnx"), is_elsewhere("phantom-mitosis")
     (True, True, False)
     """
-    return ref.partition(":")[0] in SCHEMES or Path(ref).suffix.lower() in (".onnx", ".safetensors", *PICKLES)
+    return ref.partition(":")[0] in SCHEMES or Path(ref).suffix.lower() in (".onnx", ".safetensors", *DARKNET, *PICKLES)
 
 
 def fetch_model(ref: str, **told: Any) -> Path:
@@ -49,6 +52,8 @@ def fetch_model(ref: str, **told: Any) -> Path:
     """
     told = {k: v for k, v in told.items() if v not in (None, "", [], {})}
     scheme, _, name = ref.partition(":")
+    if (odd := [k for k in OF_DETECTORS if k in told]) and Path(ref).suffix.lower() not in (".onnx", *DARKNET):
+        raise UsageError(f"{ref}: {', '.join(odd)} are told of detectors in .onnx or Darknet files only")
     if scheme == "hf":
         from wsikit.models.exchange.hub import hub_folder
 
@@ -66,6 +71,10 @@ def fetch_model(ref: str, **told: Any) -> Path:
         raise UnknownModelError(f"no model '{ref}': there is no such file")
     if path.suffix.lower() in PICKLES:
         raise UsageError(f"{path} {SAFELY}")
+    if path.suffix.lower() in DARKNET:
+        from wsikit.models.exchange.darknet import darknet_folder
+
+        return darknet_folder(path, told)
     if path.suffix.lower() == ".onnx":
         from wsikit.models.exchange.onnx import onnx_folder
 

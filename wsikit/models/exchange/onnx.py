@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from wsikit.errors import CardError, ModelError, UsageError, WeightsMismatchError
 from wsikit.models._card import CARD_FILE, Card, Weights, check_weights, read_card
 from wsikit.models._network import Classifier, TileClassifier
+from wsikit.models.exchange import OF_DETECTORS
 from wsikit.models.exchange.state import cache_folder, card_fields
 
 NAME = "onnx"
@@ -120,19 +121,29 @@ def onnx_folder(path: Path, told: dict[str, Any]) -> Path:
     CardError, WeightsMismatchError
         The file cannot be used.
     """
+    from wsikit.models.exchange.onnx_detector import detector_folder
+
     session = Session(path)
     inside = session.session.get_modelmeta().custom_metadata_map.get(CARD_KEY)
     known = _said(inside, path) if inside else _beside(path)
     shape = session.inputs[0].shape
+    if known.get("task") == "detect" or told.get("pipeline", known.get("pipeline")) == "mitosis":
+        return detector_folder(path, session, known, told)
     if len(session.inputs) != 1 or len(shape) != 4 or shape[1] not in (3, None) or session.inputs[0].type != "tensor(float)":
         raise CardError(f"{path}: a classifier takes one float32 input (B, 3, H, W); this file takes {[(i.name, i.shape, i.type) for i in session.inputs]}")
     told = told | ({"batch": shape[0]} if isinstance(shape[0], int) else {})
     known |= {"tile_px": shape[2]} if isinstance(shape[2], int) and not known.get("tile_px") else {}
+    if odd := [k for k in OF_DETECTORS if k in told]:
+        raise UsageError(f"{path}: {', '.join(odd)} are told of detectors only; add --pipeline mitosis if it is one")
     fields = card_fields(str(path), {"name": path.stem} | known, told, _NEEDED)
     if fields.get("architecture", {}).get("name") != NAME:
         fields["architecture"] = {"name": NAME} | _output_of(session, fields, path)
-    data = path.read_bytes()
-    digest = hashlib.sha256(data).hexdigest()
+    return keep(path, fields)
+
+
+def keep(path: Path, fields: dict[str, Any]) -> Path:
+    """A folder in the cache with this file and a card."""
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
     card = Card(**fields, weights=Weights(file=WEIGHTS_FILE, sha256=digest))
     folder = cache_folder([fields, digest])
     if not (folder / CARD_FILE).exists():
