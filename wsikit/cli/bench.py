@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from wsikit.cli.options import Workers
 from wsikit.cli.output import Json, show_facts, show_json
 
 
@@ -17,18 +18,24 @@ def register(app: typer.Typer) -> None:
     def bench(
         slide: Annotated[Path | None, typer.Argument(help="A slide. [default: the public sample slide]")] = None,
         model: Annotated[str, typer.Option("--model", help="The model to time.")] = "phantom-sts-subtype",
+        slides_per_hour: Annotated[bool, typer.Option("--slides-per-hour", help="Score a part of the slide: how many such slides an hour?")] = False,
+        pipeline: Annotated[list[str] | None, typer.Option("--pipeline", help="For --slides-per-hour, as for wsikit score; repeatable.")] = None,
+        workers: Workers = None,
         as_json: Json = False,
     ) -> None:
         """Time decoding, reading, resampling, stain, encoding and inference on one slide, alone and together, and name the bottleneck.
 
         Example: wsikit bench a.svs --model phantom-mitosis
+        Example: wsikit bench a.svs --slides-per-hour --pipeline mitosis --pipeline sts-subtype
 
         Beside other toolkits, from slide to Zarr: benchmarks/slide_to_zarr.py
         """
         from wsikit.bench import bench_slide
+        from wsikit.predict import predict
         from wsikit.sample import sample_slide
 
-        facts = bench_slide(slide or sample_slide(), model)
+        path = slide or sample_slide()
+        facts = predict(path, pipeline, workers=workers) if slides_per_hour else bench_slide(path, model)
         if as_json:
             show_json(facts)
         else:

@@ -38,13 +38,17 @@ PAUSE_SECONDS, LOOK_SECONDS = 600.0, 2.0  # how long a run waits for room, and h
 
 @dataclass(frozen=True)
 class Progress:
-    """What just happened: ``planned`` (n blocks to do, of how many), ``block`` (n tiles, px of a block done), ``slide`` (status) or ``paused`` (reason)."""
+    """What just happened: ``planned`` (blocks to do, and their tiles), ``block`` (tiles, px of a block done), ``slide`` (status) or ``paused`` (reason).
+
+    ``seconds`` are those that a worker took for it.
+    """
 
     kind: str
     slide_id: str
     blocks: int = 0
     tiles: int = 0
     px: float = 0.0
+    seconds: float = 0.0
     status: str = ""
     reason: str = ""
 
@@ -176,12 +180,13 @@ class Driver:
         try:
             result = future.result()
             self.clock.add(result.get("seconds", {}))
+            spent = sum(result.get("seconds", {}).values())
             if task.kind == "block":
-                self._block_done(slide, task.arguments[0], task.arguments[1], result)
+                self._block_done(slide, task.arguments[0], task.arguments[1], result, spent)
             elif task.kind == "prepare":
-                self._prepared(slide)
+                self._prepared(slide, spent)
             else:
-                self._stored(slide)
+                self._stored(slide, spent)
         except (OutputError, EngineError):
             raise
         except CancelledError as e:
@@ -194,21 +199,21 @@ class Driver:
             slide.todo.clear()
         self._advance(slide)
 
-    def _prepared(self, slide: _Slide) -> None:
+    def _prepared(self, slide: _Slide, spent: float) -> None:
         path = store_path(self.folder, slide.slide_id)
         slide.plan = load_plan(str(path), digest_of(SlideStore(path).attributes))
         if is_complete(path, slide.plan, self.job):
-            self._stored(slide)
+            self._stored(slide, spent)
             return
         slide.todo.extend(missing_blocks(path, slide.plan).items())
-        self.on_progress(Progress("planned", slide.slide_id, blocks=len(slide.todo)))
+        tiles = sum(_tiles(slide.plan, block, names) for block, names in slide.todo)
+        self.on_progress(Progress("planned", slide.slide_id, blocks=len(slide.todo), tiles=tiles, seconds=spent))
 
-    def _block_done(self, slide: _Slide, block: Block, names: list[str], receipt: dict[str, Any]) -> None:
+    def _block_done(self, slide: _Slide, block: Block, names: list[str], receipt: dict[str, Any], spent: float) -> None:
         append_receipt(receipts_path(store_path(self.folder, slide.slide_id)), Receipt.model_validate(receipt))
         assert slide.plan is not None
-        tiles = sum(len(slide.plan.rows(name, block)) for name in names if name != QUALITY)
         side = slide.plan.blocks.side
-        self.on_progress(Progress("block", slide.slide_id, tiles=tiles, px=side[0] * side[1]))
+        self.on_progress(Progress("block", slide.slide_id, tiles=_tiles(slide.plan, block, names), px=side[0] * side[1], seconds=spent))
 
     def _advance(self, slide: _Slide) -> None:
         """When nothing of a slide is left to do: put it together, or record why it failed."""
@@ -221,19 +226,23 @@ class Driver:
         else:
             self._submit(_Task(slide, "finish"))
 
-    def _stored(self, slide: _Slide) -> None:
+    def _stored(self, slide: _Slide, spent: float) -> None:
         """The slide is finished: take the result that lies in the folder."""
         result = read_result(self.folder, slide.slide_id)
         assert result is not None
-        self._ended(slide, result)
+        self._ended(slide, result, spent)
 
-    def _ended(self, slide: _Slide, result: dict[str, Any]) -> None:
+    def _ended(self, slide: _Slide, result: dict[str, Any], spent: float = 0.0) -> None:
         slide.ended = True
         self.results[slide.slide_id] = result
         self.active = [s for s in self.active if s is not slide]
         if self.copies is not None:
             self.copies.slide(slide.slide_id)
-        self.on_progress(Progress("slide", slide.slide_id, status=result["status"], reason=result["reason"]))
+        self.on_progress(Progress("slide", slide.slide_id, status=result["status"], reason=result["reason"], seconds=spent))
+
+
+def _tiles(plan: Plan, block: Block, names: list[str]) -> int:
+    return sum(len(plan.rows(name, block)) for name in names if name != QUALITY)
 
 
 def reason_of(error: BaseException, debug: bool = False) -> str:
