@@ -12,13 +12,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from wsikit.calibrate import calibrate
 from wsikit.errors import LabelsError, UsageError
 from wsikit.evaluate import evaluate_model
 from wsikit.metrics import Interval
-from wsikit.models import BUNDLED
+from wsikit.models import BUNDLED, check_model
 from wsikit.testing.phantom import Spec, make_phantom, write_phantom
 
 HOSTILE = "O\"Hara, Jr's"
+
+
+@pytest.fixture(autouse=True)
+def few_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Intervals of tests need not be smooth."""
+    monkeypatch.setattr("wsikit.evaluate_classifier.DRAWS", 50)
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +81,19 @@ def test_a_classifier_is_judged_by_its_calls_per_slide(slides: dict[str, Any], t
     assert numbers(facts["balanced accuracy"])[0] == pytest.approx((1 + 1 / 2) / 2)
     with (tmp_path / "out/patients.csv").open(newline="") as f:
         assert HOSTILE in [r["patient"] for r in csv.DictReader(f)]
+    told_levels = {level: set(rules) for level, rules in facts["metrics"].items()}
+    assert told_levels == {"tile": {"mean probability"}, "slide": (both := {"mean probability", "share of tiles"}), "patient": both}
+    assert facts["metrics"]["slide"]["mean probability"]["accuracy"].value == 0.75
+    page = (tmp_path / "out/evaluation/index.html").read_text()
+    assert page.count("data:image/png;base64,") == 3
+    assert "Research use only" in page
+    assert "AUROC micro" in page
+    for level, rows_ in (("tiles", 20), ("slides", 4), ("patients", 3)):
+        with (tmp_path / f"out/evaluation/{level}.csv").open(newline="") as f:
+            found = list(csv.DictReader(f))
+        assert list(found[0]) == ["Patient_ID", "Label", "Prediction", "DDLPS", "LMS", "MFS", "SS", "UPS"]
+        assert len(found) == rows_ if level != "tiles" else len(found) > rows_
+        assert sum(float(found[0][c]) for c in classes) == pytest.approx(1, abs=1e-5)
 
 
 def test_withheld_calls_are_counted_and_are_not_right(slides: dict[str, Any], tmp_path: Path) -> None:
@@ -87,6 +107,8 @@ def test_withheld_calls_are_counted_and_are_not_right(slides: dict[str, Any], tm
     facts = evaluate_model(str(folder), table(tmp_path / "labels.csv", "path,label,patient,mpp", rows), tmp_path / "out")
     assert (facts["slides"], facts["withheld"]) == (3, 3)
     assert numbers(facts["accuracy (withheld counts as wrong)"]) == (0, 0, 0)
+    assert [("phantoms" in reason, n) for reason, n in facts["why withheld"].items()] == [(True, 3)]
+    assert "metrics" not in facts, "a phantom model's numbers on real tissue would look like numbers"
     assert np.array(facts["confusion (last column: withheld)"])[:, -1].tolist() == [0, 3, 0, 0, 0]
 
 
@@ -120,3 +142,22 @@ def test_a_model_is_not_judged_on_nothing(tmp_path: Path) -> None:
         evaluate_model("phantom-sts-subtype", labels, tmp_path / "out")
     with pytest.raises(UsageError, match="survival"):
         evaluate_model("phantom-survival", labels, tmp_path / "out2")
+
+
+def test_a_calibration_goes_into_a_new_model_and_is_used(slides: dict[str, Any], tmp_path: Path) -> None:
+    """Four patients are too few for sets, which it says; what is unlike their tissue is known, and another tissue's call withheld."""
+    rows = [(path, truth.spec.subtype, name) for name, (path, truth) in slides.items()]
+    labels = table(tmp_path / "labels.csv", "path,label,patient", rows)
+    folder = model(tmp_path, "phantom-sts-subtype", min_tiles=1)
+    card = calibrate(str(folder), labels, tmp_path / "calibrated")
+    assert card.calibration is not None
+    assert (card.calibration.patients, card.calibration.slides, card.calibration.conformal) == (4, 4, None)
+    assert any("4 patients, 9 are needed" in note for note in card.calibration.notes)
+    assert check_model(tmp_path / "calibrated") == card
+    facts = evaluate_model(str(tmp_path / "calibrated"), labels, tmp_path / "out")
+    assert (facts["withheld"], facts["sets (patients)"]) == (0, {})
+    assert "4 patients (the patients of labels.csv)" in (tmp_path / "out/evaluation/index.html").read_text()
+    with pytest.raises(UsageError, match="holds a model already"):
+        calibrate(str(folder), labels, tmp_path / "calibrated")
+    with pytest.raises(UsageError, match="only classifiers"):
+        calibrate("phantom-mitosis", labels, tmp_path / "other")

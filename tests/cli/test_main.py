@@ -28,6 +28,7 @@ VERBS = [
     "train",
     "evaluate",
     "pipelines",
+    "calibrate",
     "models",
     "verify",
     "diff",
@@ -51,7 +52,7 @@ PROMISED = {  # the options that scripts rely on
     "models show": ["--json"],
     "models verify": ["--json"],
 }
-GROUPS = {"models": ("list", "show", "add", "verify"), "cluster": ("init", "check")}
+GROUPS = {"models": ("list", "show", "add", "verify", "export"), "cluster": ("init", "check")}
 EVERY = [*(v for v in VERBS if v not in GROUPS), *(f"{group} {v}" for group, verbs in GROUPS.items() for v in verbs)]
 
 

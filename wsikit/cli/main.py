@@ -40,6 +40,7 @@ VERBS = (
     "report",
     "train",
     "evaluate",
+    "calibrate",
     "pipelines",
     "models",
     "verify",
