@@ -53,3 +53,8 @@ def data() -> Path:
     if not folder:
         pytest.skip("WSIKIT_DATA names no folder with more real slides")
     return Path(folder)
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Two processes for the whole suite; a file that is named runs in this one, which starts at once."""
+    return 0 if config.args_source is pytest.Config.ArgsSource.ARGS else 2

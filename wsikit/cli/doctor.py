@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from wsikit.cli.options import given_path
 from wsikit.cli.output import Json, show_facts, show_json, show_table
 
 
@@ -17,7 +18,7 @@ def register(app: typer.Typer) -> None:
 
     @app.command()
     def doctor(
-        paths: Annotated[list[Path] | None, typer.Argument(help="Slides, folders or CSVs to look at first.")] = None,
+        paths: Annotated[list[Path] | None, typer.Argument(help="Slides, folders or CSVs to look at first.", parser=given_path)] = None,
         csv: Annotated[Path | None, typer.Option("--csv", help="Write the slides that can be scored, each once, as a CSV for wsikit score.")] = None,
         pipeline: Annotated[list[str] | None, typer.Option("--pipeline", help="Estimate for these; repeatable. [default: all that have a model]")] = None,
         model: Annotated[list[str] | None, typer.Option("--model", help="PIPELINE=MODEL, as for wsikit score.")] = None,
