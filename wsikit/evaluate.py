@@ -9,6 +9,7 @@ import numpy as np
 
 from wsikit.errors import UsageError
 from wsikit.evaluate_classifier import evaluate_classifier
+from wsikit.evaluate_regions import evaluate_regions
 from wsikit.evaluate_slides import score_rows, slide_ids
 from wsikit.evaluate_survival import evaluate_survival
 from wsikit.metrics import DetectionScore, bootstrap, match_detections
@@ -32,6 +33,8 @@ def evaluate_model(model: str, labels: Path, out: Path, workers: int | None = 0,
     card = read_card(folder)
     if card.task == "risk":
         return {"model": card.name, "digest": card.digest, **evaluate_survival(folder, labels, features)}
+    if card.task == "segment":
+        return {"model": card.name, "digest": card.digest, **evaluate_regions(card, folder, labels, out, workers)}
     if features is not None:
         raise UsageError("--features is for survival models: this one is evaluated on the slides that the labels name")
     facts = evaluate_classifier(card, folder, labels, out, workers) if card.task == "classify" else _detector(card, folder, labels, out, workers)

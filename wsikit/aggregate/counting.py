@@ -21,6 +21,7 @@ MOST_DRAWN = 20_000  # mitoses: with more, nobody asks whether there is a hotspo
 class Counting(BaseModel):
     """How mitoses are counted: area and shape of the densest window, and which published scores are wanted.
 
+    ``within`` names a model of regions that the answers are confined to, those of classifiers too.
     ``area_mm2`` None takes the model's own; ``field_mm`` is the diameter of a microscope's field, and ``fields`` how many there are.
     """
 
@@ -31,6 +32,7 @@ class Counting(BaseModel):
     field_mm: float | None = Field(None, gt=0, le=10)
     fields: int = Field(10, ge=1, le=100)
     grading: tuple[str, ...] = ()
+    within: str = ""
 
     @field_validator("grading")
     @classmethod

@@ -23,6 +23,7 @@ def register(app: typer.Typer) -> None:
         field_diameter: FieldDiameter = None,
         fields: Fields = None,
         grading: Grading = None,
+        within: Annotated[str, typer.Option("--within", metavar="PIPELINE", help="Confine calls and mitoses to a region, such as tumour.")] = "",
     ) -> None:
         """Recompute slide and patient results from stored columns; no pixels are read. Without options mitoses are counted as before.
 
@@ -33,7 +34,7 @@ def register(app: typer.Typer) -> None:
         from wsikit.aggregate.counting import parse_counting
         from wsikit.run.again import aggregate_run
 
-        how = {"area_mm2": hotspot_area, "shape": hotspot_shape, "field_mm": field_diameter, "fields": fields, "grading": grading}
+        how = {"area_mm2": hotspot_area, "shape": hotspot_shape, "field_mm": field_diameter, "fields": fields, "grading": grading, "within": within or None}
         given = any(v is not None and v != [] for v in how.values())
         n = aggregate_run(folder, parse_counting(**how) if given else None)
         typer.echo(f"{n} slides aggregated again; results in {folder / 'slides.csv'}")

@@ -52,6 +52,7 @@ def register(app: typer.Typer) -> None:
         model: Annotated[list[str] | None, typer.Option("--model", help="PIPELINE=MODEL, a name or a folder; repeatable.")] = None,
         mpp_override: MppOverride = None,
         expect_sha256: ExpectSha256 = None,
+        within: Annotated[str, typer.Option("--within", metavar="PIPELINE", help="Confine calls and mitoses to a region, such as tumour.")] = "",
         keep_tiles: Annotated[bool, typer.Option("--keep-tiles", help="Keep the stain-normalised pixels.")] = False,
         upsample: Annotated[bool, typer.Option("--upsample", help="Enlarge slides that are coarser than a model needs.")] = False,
         stain: Stain = "macenko",
@@ -88,7 +89,7 @@ def register(app: typer.Typer) -> None:
         from wsikit.run import score as start
 
         models = parse_models(model or [])
-        how = {"area_mm2": hotspot_area, "shape": hotspot_shape, "field_mm": field_diameter, "fields": fields, "grading": grading}
+        how = {"area_mm2": hotspot_area, "shape": hotspot_shape, "field_mm": field_diameter, "fields": fields, "grading": grading, "within": within or None}
         counting = parse_counting(**how) if any(v is not None for v in how.values()) else None
         options = given(context) | ({"counting": counting} if counting is not None else {})
         return run_and_report(

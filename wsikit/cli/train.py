@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-TASKS = ("sts-subtype", "rms-subtype", "subtype", "mitosis", "survival")
+TASKS = ("sts-subtype", "rms-subtype", "subtype", "tumour", "mitosis", "survival")
 
 
 def register(app: typer.Typer) -> None:
@@ -36,7 +36,7 @@ def register(app: typer.Typer) -> None:
         epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="In all. [default: the recipe's; mitosis 12]")] = None,
         mpp: Annotated[float | None, typer.Option("--mpp", help="µm/px to train at. [default: the recipe's; mitosis 0.25]")] = None,
         per_slide: Annotated[int, typer.Option("--per-slide", min=1, help="Tiles drawn from each slide.")] = 200,
-        preset: Annotated[str, typer.Option("--preset", help="plain, foersch, zhang or deeppath. [default: the task's own]")] = "",
+        preset: Annotated[str, typer.Option("--preset", help="plain, foersch, zhang, deeppath, or unet. [default: the task's own]")] = "",
         recipe: Annotated[Path | None, typer.Option("--recipe", metavar="TOML", help="Values in place of a preset's.")] = None,
         architecture: Annotated[str, typer.Option("--architecture", help="Such as torchvision:resnet18 or timm:convnext_tiny.")] = "",
         tile: Annotated[int | None, typer.Option("--tile", min=16, max=4096, help="Tile side, px.")] = None,
@@ -51,8 +51,9 @@ def register(app: typer.Typer) -> None:
         """Train a model; patients are never on both sides of a split.
 
         Labels: classifiers path,label,patient (and mpp, site, split, fold), where a path is a slide, a store with kept pixels or a tile image;
-        mitosis path,patient,x,y,label (level-0 px; label mitosis or lookalike; a slide without figures has an empty x);
-        survival patient, time_months (or time_days, time_years), event, and clinical columns (and endpoint, competing, site).
+        tumour path,patient,regions (QuPath's GeoJSON with class Tumor, or a mask as PNG); mitosis path,patient,x,y,label (level-0 px; label mitosis or
+        lookalike; a slide without figures has an empty x); survival patient, time_months (or time_days, time_years), event, and clinical columns (and
+        endpoint, competing, site).
 
         \b
         Example: wsikit train sts-subtype --labels labels.csv -o my-sts/
@@ -90,7 +91,7 @@ def register(app: typer.Typer) -> None:
             chosen = choose_recipe(task, preset, recipe, {k: v for k, v in values.items() if v}, epochs)
             with join_group(device) as group:
                 ways = Options(per_slide, seed, group.device, folds, by_site, tensorboard, typer.echo)
-                card = tasks.subtype(task, labels, out, chosen, ways, group)
+                card = tasks.tumour(labels, out, chosen, ways, group) if task == "tumour" else tasks.subtype(task, labels, out, chosen, ways, group)
                 if not group.first:
                     return
         typer.echo(f"{card.name}: written to {out}; validation: {card.metrics['validation']}")

@@ -22,11 +22,18 @@ from shapely.geometry import mapping
 from shapely.geometry.base import BaseGeometry
 
 from wsikit.errors import DamagedStoreError
-from wsikit.overlay.shapes import hotspot_outlines, outlines
+from wsikit.overlay.shapes import hotspot_outlines, on_mask, outlines
 from wsikit.store import SlideStore
 from wsikit.store.durable import atomic_file
 
-COLOURS = {"Tissue": [0, 158, 115], "Hotspot": [230, 159, 0], "Mitosis": [213, 94, 0], "Below threshold": [86, 180, 233], "Damaged": [204, 121, 167]}
+COLOURS = {
+    "Tissue": [0, 158, 115],
+    "Tumour": [0, 114, 178],
+    "Hotspot": [230, 159, 0],
+    "Mitosis": [213, 94, 0],
+    "Below threshold": [86, 180, 233],
+    "Damaged": [204, 121, 167],
+}
 
 
 def write_geojson(store: SlideStore, path: Path) -> int:
@@ -72,12 +79,16 @@ def _lines(store: SlideStore) -> Iterator[list[str]]:
     tissue = outlines(store.tissue() == 1, tuple(survey["raster"]["downsample"]))
     if not tissue.is_empty:
         yield [_feature(store, "tissue", tissue, "Tissue", {"area mm2": survey["tissue_mm2"]})]
+    for name, result in sorted(store.result["pipelines"].items()):
+        if result["status"] == "ok" and "region_mm2" in result and (mask := store.region(name)) is not None and mask.any():
+            shape = outlines(mask, tuple(survey["raster"]["downsample"]))
+            yield [_feature(store, f"{name}/region", shape, "Tumour", {"area mm2": result["region_mm2"], "share of tissue": result["share"]})]
     if gone := store.result.get("damaged", {}).get("boxes"):
         yield [_feature(store, "damaged", unary_union([box(x, y, x + w, y + h) for x, y, w, h in gone]), "Damaged", {"squares": len(gone)})]
     for name, result in sorted(store.result["pipelines"].items()):
         if result["status"] == "ok" and result.get("hotspot"):
             yield [_hotspot(store, name, result["hotspot"])]
-            yield from _detections(store, name, np.float32(result["threshold"]))
+            yield from _detections(store, name, np.float32(result["threshold"]), result.get("within", {}).get("region", ""))
 
 
 def _hotspot(store: SlideStore, name: str, h: dict[str, Any]) -> str:
@@ -88,15 +99,18 @@ def _hotspot(store: SlideStore, name: str, h: dict[str, Any]) -> str:
     return _feature(store, f"{name}/hotspot", shape, "Hotspot", measures, label)
 
 
-def _detections(store: SlideStore, name: str, threshold: np.float32) -> Iterator[list[str]]:
+def _detections(store: SlideStore, name: str, threshold: np.float32, within: str) -> Iterator[list[str]]:
     """Points; their JSON is put together by hand, which is several times as fast as from dictionaries."""
     digest, origin = store.attributes["slide"]["digest"], np.array(origin_of(store))
     classes = [_json({"name": kind, "color": COLOURS[kind]}) for kind in ("Below threshold", "Mitosis")]
     ends = [f']}},"properties":{{"objectType":"detection","classification":{c},"isLocked":false,"measurements":{{"score":' for c in classes]
-    row = 0
+    region, row = store.region(within) if within else None, 0
     for position, score in store.tables()[name].batches("position", "score"):
         xy = (position - origin).round(2).tolist()
-        counted, rounded = (score >= threshold).tolist(), score.astype(np.float64).round(4).tolist()
+        counts = score >= threshold
+        if region is not None:
+            counts &= on_mask(position, region, tuple(store.attributes["survey"]["raster"]["downsample"]))
+        counted, rounded = counts.tolist(), score.astype(np.float64).round(4).tolist()
         if not (np.isfinite(position).all() and np.isfinite(score).all()):
             raise DamagedStoreError(f"{store.path}: a detection of {name} has no position or score; run wsikit verify on the run folder")
         yield [

@@ -55,6 +55,19 @@ class Detection(_Part):
         return self
 
 
+class Segmentation(_Part):
+    """How a segmenter's pixels become a region.
+
+    ``region`` is the class that is drawn, where its probability reaches ``threshold`` on tissue; probabilities are kept in squares of ``cell_px``.
+    Parts, and holes, smaller than ``min_mm2`` are dropped.
+    """
+
+    region: str = "tumour"
+    threshold: float = Field(0.5, gt=0, lt=1)
+    cell_px: int = Field(8, ge=1)
+    min_mm2: float = Field(0.02, ge=0)
+
+
 class Condition(_Part):
     """When a survival model has anything to say: only where a pipeline calls this class."""
 
@@ -176,7 +189,8 @@ class Calibration(_Part):
     notes: list[str] = []
 
 
-_LATER = ("source", "training", "calibration")  # fields younger than models that are about: a digest leaves out those that a card does not use
+# fields younger than models that are about: a digest leaves out those that a card does not use
+_LATER = ("source", "training", "segmentation", "calibration")
 
 
 class Card(_Part):
@@ -185,7 +199,7 @@ class Card(_Part):
     Attributes
     ----------
     pipeline : which pipeline it serves (``sts-subtype``, ``rms-subtype``, ``mitosis``, ``survival``)
-    task : ``classify``, ``detect`` or ``risk``
+    task : ``classify``, ``detect``, ``segment`` or ``risk``
     classes : in the order of the outputs
     architecture : ``name`` and the builder's arguments
     mpp, tile_px, overlap_px : the grid it is run on
@@ -199,7 +213,7 @@ class Card(_Part):
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
     version: str = "1"
     pipeline: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
-    task: Literal["classify", "detect", "risk"]
+    task: Literal["classify", "detect", "segment", "risk"]
     classes: list[str] = []
     architecture: dict[str, Any] = {}
     mpp: float = Field(0.5, gt=0.05, lt=20)
@@ -211,6 +225,7 @@ class Card(_Part):
     scaling: Scaling = Scaling()
     decision: Decision = Decision()
     detection: Detection | None = None
+    segmentation: Segmentation | None = None
     risk: Risk | None = None
     trained_on: TrainedOn
     metrics: dict[str, Any] = {}
@@ -237,6 +252,10 @@ class Card(_Part):
             raise ValueError("pipeline 'survival' has task 'risk', and no other pipeline has it")
         if (self.task == "detect") != (self.detection is not None) or (self.task == "risk") != (self.risk is not None):
             raise ValueError("a detector needs 'detection', a survival model needs 'risk', and no other model has them")
+        if (self.task == "segment") != (self.segmentation is not None):
+            raise ValueError("a model of regions needs 'segmentation', and no other model has it")
+        if self.segmentation is not None and self.segmentation.region not in self.classes:
+            raise ValueError(f"segmentation.region '{self.segmentation.region}' is none of the classes")
         return self
 
     @property

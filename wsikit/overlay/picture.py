@@ -157,6 +157,8 @@ def _answer(result: dict[str, Any]) -> str:
         return f"log risk {result['risk']:+.2f}, {result['group']} group"
     if "call" in result:
         return f"{result['call']}  p {result['probability'][result['call']]:.2f}, doubt {result['doubt']:.2f}"
+    if "region_mm2" in result:
+        return f"{result['region']} {result['region_mm2']:.2f} mm2, {result['share']:.0%} of the tissue"
     scores = "".join(f"; {name} {g.get('score', g['status'])}" for name, g in result.get("grading", {}).items())
     return f"{result['count']} mitoses, {result['per_mm2']:.1f}/mm2 ({result['low']:.1f}-{result['high']:.1f}){scores}"
 

@@ -83,6 +83,8 @@ def answer(r: Mapping[str, Any]) -> str:
             f"densest {SHAPES.get(h.get('shape', 'square'), h.get('shape'))}: {h['count']} in {h['tissue_mm2']:.2f} mm² of tissue, "
             f"{h['per_mm2']:.1f}/mm² ({h['low']:.1f}–{h['high']:.1f}){flags}{_chance(h)}{_corrected(r)}"
         )
+    if "region_mm2" in r:
+        return f"{r['region']} {r['region_mm2']:.2f} mm², {r['share']:.0%} of the tissue"
     group = f"{r['group']} group (cut at the {r['cutoff_origin']})" if "cutoff_origin" in r else f"{r['group']} group"
     if "event_probability" in r:
         low, high = r["event_probability_interval"]

@@ -18,6 +18,9 @@ def distribution(name: str, results: Sequence[Mapping[str, Any]]) -> list[tuple[
     given = [a for a in answers if a["status"] == "ok"]
     if given and "per_mm2" in given[0]:
         found = _ranges([a["hotspot"]["per_mm2"] if a.get("hotspot") else a["per_mm2"] for a in given])
+    elif given and "share" in given[0]:
+        shares = Counter(min(int(a["share"] * 4), 3) for a in given)
+        found = [(f"{25 * i}–{25 * (i + 1)} % of the tissue", shares[i]) for i in range(4) if shares[i]]
     else:
         found = Counter(str(a.get("call") or a.get("group")) for a in given).most_common()
     return found + Counter(a["status"] for a in answers if a["status"] != "ok").most_common()

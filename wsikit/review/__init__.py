@@ -63,7 +63,8 @@ class Review:
         self.results = store.result["pipelines"] if results is None else results
         raster = store.attributes["survey"]["raster"]
         self.downsample: tuple[float, float] = (raster["downsample"][0], raster["downsample"][1])
-        self._tissue0 = store.tissue() == 1
+        region = store.region(self.counting.within) if self.counting.within else None
+        self._tissue0 = (store.tissue() == 1) if region is None else (store.tissue() == 1) & region
         self._grounds = Grounds(self._tissue0, self.downsample, store.mpp)
         self._tables = store.tables()
         self._journal = Journal(journal_path(store.path), store.attributes["slide"]["digest"])
@@ -105,9 +106,16 @@ class Review:
         return self._tissue0 & ~self._tissue
 
     @property
+    def outside(self) -> np.ndarray:
+        """Where the answers were not looked for, since they were confined to a region: bool (H, W)."""
+        return ~self._tissue0 if self.counting.within else np.zeros_like(self._tissue0)
+
+    @property
     def tissue_mm2(self) -> float:
         """Area of that tissue."""
         px_mm2 = float(np.prod(self.downsample) * np.prod(self.store.mpp)) / 1e6
+        if self.counting.within:
+            return self.grounds.tissue_mm2
         change = int(self._tissue.sum()) - int(self._tissue0.sum())
         return max(0.0, float(self.store.attributes["survey"]["tissue_mm2"]) + change * px_mm2)
 

@@ -49,7 +49,7 @@ def call_again(review: Review, pipeline: str, table: Table) -> dict[str, Any]:
     if before["status"] != "ok" and not before.get("probability"):
         return {k: v for k, v in before.items() if k != "model"}
     centre = table["origin"] + table["size"] / 2
-    gone = on_mask(centre, review.gone, review.downsample)
+    gone = on_mask(centre, review.gone | review.outside, review.downsample)
     outlying = table["outlying"][~gone] if "outlying" in table else None
     return call_slide(review.cards[pipeline], table["probability"][~gone], outlying)
 

@@ -114,6 +114,8 @@ def _score(model: Network, stage: Stage, rows: np.ndarray, canvas: Canvas) -> di
         result = model.predict(canvas.tiles(corners[chosen]))
         if model.card.task == "detect":
             parts += [_owned(d, c, r, stage.grid) for d, c, r in zip(result, corners[chosen], rows[chosen], strict=True)]
+        elif model.card.task == "segment":
+            parts.append({"row": rows[chosen], **result})
         else:
             parts.append({"row": rows[chosen], "probability": result["probability"], "feature": result["feature"].astype(np.float16)})
     return {k: np.concatenate([p[k] for p in parts]) for k in parts[0]}

@@ -14,16 +14,17 @@ from safetensors.numpy import load_file
 
 from wsikit import RESEARCH_USE_ONLY, __version__
 from wsikit.aggregate.calls import call_slide
-from wsikit.aggregate.counting import Counting, Grounds, count_mitoses
+from wsikit.aggregate.counting import Grounds, count_mitoses
 from wsikit.aggregate.doubt import outside_domain, poor_quality, unknown_colours
 from wsikit.aggregate.features import Inputs
 from wsikit.aggregate.mitosis import density_map, merge
 from wsikit.aggregate.occlusion import Contributions, contributions
 from wsikit.aggregate.outlier import mark_tiles
 from wsikit.aggregate.rates import detector_error
+from wsikit.aggregate.region import Within, describe_region, mosaic, region_mask
 from wsikit.aggregate.survival import load_risk, needed_inputs, predict_risk
 from wsikit.clock import Clock
-from wsikit.export.geojson import write_geojson
+from wsikit.export.geojson import COLOURS, write_geojson
 from wsikit.grid import Raster, TileGrid
 from wsikit.models import RISK_PIPELINE, Card
 from wsikit.overlay.heat import heat_map, heat_placement
@@ -32,6 +33,7 @@ from wsikit.overlay.shapes import on_mask
 from wsikit.review import Review
 from wsikit.run import damaged
 from wsikit.run.job import Job, ModelRef, load_job
+from wsikit.run.labels import LABELS_OF_STORE, write_region
 from wsikit.run.ledger import commit_slide, finished_stages, written_parts
 from wsikit.run.plan import BLOCK_LEVELS, DAMAGED, PIXELS, PYRAMID_FACTOR, QUALITY, TILES, Plan, Stage, make_stage
 from wsikit.run.prepare import load_plan, store_path
@@ -57,6 +59,8 @@ NO_NUMBERS = (
     "high",
     "hotspot",
     "corrected",
+    "region_mm2",
+    "share",
     "grading",
     "risk",
     "group",
@@ -114,8 +118,13 @@ def aggregate_slide(run_dir: str, run_key: str, slide_id: str) -> None:
     store = SlideStore(path)
     plan = load_plan(str(path), digest_of(store.attributes))
     results: dict[str, Any] = {}
-    for name, card in job.cards().items():
-        results[name] = _pipeline_result(store, card, job, plan.stages.get(name))
+    within = None
+    for name, card in sorted(job.cards().items(), key=lambda item: item[0] != job.counting.within):
+        confined = within if name != job.counting.within else None
+        results[name] = _pipeline_result(store, card, job, plan.stages.get(name), confined)
+        if name == job.counting.within:
+            within = _within(store, name, results)
+    results = {name: results[name] for name in job.cards()}
     more: dict[str, Any] = {}
     shutil.rmtree(path / "overlays" / RISK_PIPELINE, ignore_errors=True)
     if RISK_PIPELINE in job.models:
@@ -164,8 +173,8 @@ def _count_tiles(store: SlideStore, plan: Plan) -> int:
 
 def _drop_others(path: Path, plan: Plan) -> None:
     """Remove columns that no stage stands for any more: a pipeline that is refused now, say."""
-    wanted = {*plan.stages, DAMAGED, *([TILES] if PIXELS in plan.stages else [])}
-    for folder in [*(path / "tables").iterdir(), *(path / "overlays").iterdir()]:
+    wanted = {*plan.stages, DAMAGED, *([TILES] if PIXELS in plan.stages else []), *LABELS_OF_STORE}
+    for folder in [*(path / "tables").iterdir(), *(path / "overlays").iterdir(), *(path / "labels").iterdir()]:
         if folder.is_dir() and folder.name not in wanted:
             shutil.rmtree(folder)
 
@@ -188,16 +197,35 @@ def _write_columns(path: Path, store: SlideStore, stage: Stage, card: Card, ref:
     if card.task == "detect":
         columns, (heat, place) = _detections(store, card, stage.grid, dropped, columns)
         channels = [f"{card.classes[0]} per mm2"]
+    elif card.segmentation is not None:
+        columns |= tile_columns(stage)
+        heat, place = _region(path, store, card, stage, columns["map"])
+        channels = [card.segmentation.region]
     else:
         columns |= tile_columns(stage)
         if (outlying := mark_tiles(card, Path(ref.folder), columns["feature"])) is not None:
             columns["outlying"] = outlying
         heat, place, channels = heat_map(stage.grid, stage.cells, columns["probability"]), heat_placement(stage.grid), list(card.classes)
     write_table(table, columns, attributes)
-    top = 1.0 if card.task == "classify" else max(1.0, float(np.nanmax(heat, initial=0.0, where=~np.isnan(heat))))
+    top = 1.0 if card.task != "detect" else max(1.0, float(np.nanmax(heat, initial=0.0, where=~np.isnan(heat))))
     window = {"min": 0.0, "max": top, "start": 0.0, "end": top}
     omero = {"channels": [{"label": c, "color": "FFFFFF", "active": True, "window": window} for c in channels]}
     write_image(overlay, stage.name, [heat], [place], fill=float("nan"), extra={"omero": omero})
+
+
+def _region(path: Path, store: SlideStore, card: Card, stage: Stage, squares: np.ndarray) -> tuple[np.ndarray, Placement]:
+    """Write the region as a label; its probability as a heat map, and its place."""
+    assert card.segmentation is not None
+    raster = Raster.from_json(store.attributes["survey"]["raster"])
+    values = mosaic(stage.grid, stage.cells, squares)
+    side = card.segmentation.cell_px
+    d = stage.grid.raster.downsample
+    if not len(squares):
+        side = stage.grid.stride_px
+    square = (side * d[0], side * d[1])
+    mask = region_mask(values, square, store.tissue() == 1, raster, card.segmentation)
+    write_region(path, stage.name, mask, raster, COLOURS["Tumour"])
+    return values[None], Placement.of(square, store.mpp)
 
 
 def _write_tiles(path: Path, store: SlideStore, stage: Stage, job: Job) -> None:
@@ -228,7 +256,8 @@ def _no_columns(card: Card) -> dict[str, np.ndarray]:
             "class": np.empty(0, np.int64),
             "size": np.empty((0, 2), np.float32),
         }
-    return {"row": np.empty(0, np.int64), "probability": np.empty((0, len(card.classes)), np.float32), "feature": np.empty((0, 1), np.float16)}
+    more = {"map": np.empty((0, 1), np.uint8)} if card.task == "segment" else {"feature": np.empty((0, 1), np.float16)}
+    return {"row": np.empty(0, np.int64), "probability": np.empty((0, len(card.classes)), np.float32), **more}
 
 
 def _detections(
@@ -246,7 +275,7 @@ def _detections(
     return columns, (heat[None], Placement.of(cell, store.mpp))
 
 
-def _pipeline_result(store: SlideStore, card: Card, job: Job, stage: Stage | None) -> dict[str, Any]:
+def _pipeline_result(store: SlideStore, card: Card, job: Job, stage: Stage | None, within: Within | None) -> dict[str, Any]:
     """A pipeline's answer for the slide, with the model that gave it."""
     ref = job.models[card.pipeline]
     model = {"name": ref.name, "digest": ref.digest, "trained_on": card.trained_on.domain}
@@ -254,19 +283,54 @@ def _pipeline_result(store: SlideStore, card: Card, job: Job, stage: Stage | Non
         return {"status": "refused", "reason": store.attributes["refused"].get(card.pipeline, "not scored"), "model": model}
     table = store.tables()[card.pipeline]
     if card.task == "classify":
-        result = call_slide(card, table["probability"], table.get("outlying"))
+        inside = _inside(store, table, within)
+        outlying = table["outlying"][inside] if "outlying" in table else None
+        result = call_slide(card, table["probability"][inside], outlying)
+    elif card.task == "segment":
+        result = _describe(store, card, len(table["map"]))
     else:
-        result = _count(store, card, table["position"], table["score"], job.counting, job.case(store.slide_id).extra)
+        result = _count(store, card, table["position"], table["score"], job, within)
     reason = outside_domain(card, store.attributes["slide"]["phantom"]) or poor_quality(quality_summary(store)["tiles"])
+    if within is not None:
+        reason = reason or within.reason
+        result["within"] = within.to_json()
     if not reason and result["status"] == "ok":
         reason = unknown_colours(card, stain_of(store.attributes, card))
     return _withheld(result, reason) | {"model": model}
 
 
-def _count(store: SlideStore, card: Card, position: np.ndarray, score: np.ndarray, counting: Counting, facts: Mapping[str, str]) -> dict[str, Any]:
+def _within(store: SlideStore, name: str, results: Mapping[str, Any]) -> Within:
+    """The region that answers are confined to, or why there is none to confine them to."""
+    found, mask = results.get(name), store.region(name)
+    if found is None or mask is None or found["status"] != "ok":
+        why = "was not scored" if found is None else found["reason"] or found["status"]
+        return Within(name, np.zeros_like(store.tissue(), bool), f"answers are to be confined to '{name}', and that {why}")
+    return Within(name, mask, "" if mask.any() else f"answers are to be confined to '{name}', and none was found")
+
+
+def _inside(store: SlideStore, table: Any, within: Within | None) -> np.ndarray:
+    """Which tiles have their centre in the region: bool (N,)."""
+    if within is None:
+        return np.ones(len(table["tissue"]), bool)
+    return on_mask(table["origin"] + table["size"] / 2, within.mask, tuple(store.attributes["survey"]["raster"]["downsample"]))
+
+
+def _describe(store: SlideStore, card: Card, n_tiles: int) -> dict[str, Any]:
+    assert card.segmentation is not None
+    mask, survey = store.region(card.pipeline), store.attributes["survey"]
+    assert mask is not None
+    return describe_region(mask, survey["tissue_mm2"], Raster.from_json(survey["raster"]), card.segmentation, n_tiles)
+
+
+def _count(store: SlideStore, card: Card, position: np.ndarray, score: np.ndarray, job: Job, within: Within | None) -> dict[str, Any]:
     assert card.detection is not None
+    counting, facts = job.counting, job.case(store.slide_id).extra
     downsample = tuple(store.attributes["survey"]["raster"]["downsample"])
     tissue, _ = damaged.scored_tissue(store, card.pipeline)
+    if within is not None:
+        tissue = tissue & within.mask
+        inside = on_mask(position, tissue, downsample)
+        position, score = position[inside], score[inside]
     counted = position[score >= np.float32(card.detection.threshold)]
     how: dict[str, Any] = {"gradings": counting.grading, "facts": facts, "error": detector_error(card.metrics)}
     window = counting.window(card.detection.hotspot_mm2)

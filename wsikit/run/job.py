@@ -201,6 +201,8 @@ def check_job(job: Job) -> None:
         raise UsageError("blocks have 256 to 16384 px a side")
     if job.reader is not None and job.reader not in registry():
         raise UsageError(f"no reader is called '{job.reader}'; there are: {', '.join(sorted(registry()))}")
+    if (name := job.counting.within) and (name not in job.models or job.cards()[name].task != "segment"):
+        raise UsageError(f"--within {name}: is no pipeline of this run that finds regions; add --pipeline tumour, with a model of your own")
     if job.icc not in ICC_CHOICES:
         raise UsageError(f"icc '{job.icc}': choose {' or '.join(ICC_CHOICES)}")
     check_device(job.device)

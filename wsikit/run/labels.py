@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import zarr
 
 from wsikit.grid import Raster
+from wsikit.run.ledger import commit_layout_file
 from wsikit.store import KINDS, LABELS
 from wsikit.store.image import Placement, write_group, write_image
 from wsikit.survey import Survey
 from wsikit.tissue.mask import DARK, FOLD, GLASS, INKS, OTHER, TISSUE
 
+LABELS_OF_STORE = ("tissue", "quality")
 _TISSUE_OF = {GLASS: 0, TISSUE: 1, FOLD: 1, DARK: 3, OTHER: 0} | dict.fromkeys(INKS.values(), 2)
 
 
@@ -31,6 +34,27 @@ def write_labels(path: Path, found: Survey, n_levels: int) -> None:
     write_group(path / "labels", {"ome": {"version": "0.5", "labels": list(labels)}})
     for name, (label, meaning) in labels.items():
         _write_label(path / "labels" / name, label, meaning, found.raster, n_levels)
+
+
+def write_region(path: Path, pipeline: str, mask: np.ndarray, raster: Raster, colour: Sequence[int]) -> None:
+    """``labels/<pipeline>``: a region that a model found, bool (H, W) on the low-power raster, listed beside the store's own labels.
+
+    Raises
+    ------
+    OutputError
+        The disk is full or cannot be written.
+    """
+    group = zarr.open_group(str(path / "labels"), mode="r")
+    ome: Any = group.attrs["ome"]
+    _write_label(path / "labels" / pipeline, mask.astype(np.uint8), {1: (pipeline, [*colour, 110])}, raster, len(_levels(path / "labels/tissue")))
+    if pipeline not in ome["labels"]:
+        write_group(path / "labels", {"ome": {**ome, "labels": [*ome["labels"], pipeline]}})
+        commit_layout_file(path, path / "labels/zarr.json")
+
+
+def _levels(label: Path) -> list[Any]:
+    ome: Any = zarr.open_group(str(label), mode="r").attrs["ome"]
+    return list(ome["multiscales"][0]["datasets"])
 
 
 def _write_label(path: Path, label: np.ndarray, meaning: Mapping[int, tuple[str, Any]], raster: Raster, n_levels: int) -> None:

@@ -82,6 +82,12 @@ def commit_layout(store: Path, laid: Mapping[str, str]) -> None:
     append_receipt(receipts_path(store), Receipt(block=LAYOUT, keys={}, files={**laid, **digests(store.parent, files)}))
 
 
+def commit_layout_file(store: Path, file: Path) -> None:
+    """A file of the layout was written again on purpose."""
+    laid = _latest(store)[LAYOUT]
+    append_receipt(receipts_path(store), laid.model_copy(update={"files": {**laid.files, **digests(store.parent, [file])}}))
+
+
 def is_complete(store: Path, plan: Plan, job: Job) -> bool:
     """Whether the slide was put together from exactly this plan and these models, and nothing of it is damaged or missing."""
     if not was_finished(store, plan, job):

@@ -13,6 +13,7 @@ from wsikit.aggregate.calls import call_patient
 from wsikit.aggregate.doubt import outside_domain
 from wsikit.aggregate.features import Inputs, read_inputs, together
 from wsikit.aggregate.rates import poisson_interval
+from wsikit.aggregate.region import pooled_region
 from wsikit.aggregate.survival import load_risk, predict_risk
 from wsikit.errors import DamagedStoreError
 from wsikit.models import RISK_PIPELINE, Card
@@ -28,6 +29,7 @@ SLIDE_COLUMNS = (
 FORMULA = ("=", "+", "-", "@", "\t")  # how a cell begins that a spreadsheet would compute
 _COUNT_FIELDS = ("count", "area_mm2", "per_mm2", "low", "high")
 _RISK_FIELDS = ("risk", "group")
+_REGION_FIELDS = ("region_mm2", "share")
 
 
 def failed_result(slide_id: str, reason: str) -> dict[str, Any]:
@@ -83,6 +85,8 @@ def _columns(name: str, cards: Mapping[str, Card], gradings: Sequence[str]) -> l
     elif cards[name].task == "classify":
         more = ["set", "outlying"] if cards[name].calibration else []
         fields = ["status", "reason", "call", "doubt", *more, *(f"p_{c}" for c in cards[name].classes)]
+    elif cards[name].task == "segment":
+        fields = ["status", "reason", *_REGION_FIELDS]
     else:
         fields = ["status", "reason", *_COUNT_FIELDS, "hotspot_x", "hotspot_y", "hotspot_count", "hotspot_tissue_mm2", "hotspot_per_mm2", "hotspot_flags"]
         fields += [f"{preset}_{what}" for preset in gradings for what in ("score", "probability", "count", "flags")]
@@ -141,7 +145,7 @@ def _flaws(result: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _pipeline_cells(name: str, r: Mapping[str, Any]) -> dict[str, Any]:
-    cells: dict[str, Any] = {k: r.get(k) for k in ("status", "reason", "call", "doubt", *_COUNT_FIELDS, *_RISK_FIELDS)}
+    cells: dict[str, Any] = {k: r.get(k) for k in ("status", "reason", "call", "doubt", *_COUNT_FIELDS, *_RISK_FIELDS, *_REGION_FIELDS)}
     cells |= {f"p_{c}": p for c, p in r.get("probability", {}).items()} | {"set": " ".join(r.get("set", [])), "outlying": r.get("outlying")}
     if h := r.get("hotspot"):
         cells |= {"hotspot_x": h["centre"][0], "hotspot_y": h["centre"][1], "hotspot_flags": " ".join(h["flags"])}
@@ -188,7 +192,8 @@ def patient_pipelines(job: Job, slides: Sequence[Mapping[str, Any]], cards: Mapp
         if not usable:
             found[name] = {k: answers[0][k] for k in ("status", "reason", "model")}
         else:
-            found[name] = (call_patient(card, usable) if card.task == "classify" else _pooled(usable)) | {"model": usable[0]["model"]}
+            pooled = pooled_region if card.task == "segment" else _pooled
+            found[name] = (call_patient(card, usable) if card.task == "classify" else pooled(usable)) | {"model": usable[0]["model"]}
     if RISK_PIPELINE in job.models:
         model = load_risk(Path(job.models[RISK_PIPELINE].folder))
         phantom = all(s["slide"]["phantom"] for s in slides)

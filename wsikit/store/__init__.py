@@ -93,6 +93,12 @@ class SlideStore:
         """The tissue label, uint8 (H, W), on the low-power raster: see `LABELS`."""
         return read_array(self._array("labels/tissue/0"))
 
+    def region(self, pipeline: str) -> np.ndarray | None:
+        """Where a model of regions found its region: bool (H, W) on the low-power raster; None where none was drawn."""
+        if f"labels/{pipeline}/0" not in self._root:
+            return None
+        return read_array(self._array(f"labels/{pipeline}/0")) == 1
+
     def kinds(self) -> np.ndarray:
         """The quality label, uint8 (H, W), on the low-power raster: see `KINDS`."""
         return read_array(self._array("labels/quality/0"))

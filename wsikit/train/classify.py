@@ -98,7 +98,7 @@ def train_classifier(
     options = options if group.first else replace(options, log=lambda _: None)
     card = Card(**card_fields, weights=_PLACEHOLDER)
     folder = out / TRAINING
-    with _nothing_left_of_refused(out):
+    with nothing_left_of_refused(out):
         crossed = cross_validate(items, folder, card, recipe, options, group) if options.folds or options.by_site else {}
         done = _train(items, folder, card, recipe, options, group)
     if group.first:
@@ -200,7 +200,8 @@ def _require_tiles(card: Card, tiles: Tiles, held: Tiles) -> None:
 
 
 @contextlib.contextmanager
-def _nothing_left_of_refused(out: Path) -> Iterator[None]:
+def nothing_left_of_refused(out: Path) -> Iterator[None]:
+    """Labels that cannot be used leave no folder behind."""
     try:
         yield
     except LabelsError:
@@ -217,4 +218,4 @@ def clear_up(folder: Path) -> None:
             path.unlink()
 
 
-__all__ = ["TRAINING", "Options", "answers", "clear_up", "cross_validate", "scaled", "train_classifier"]
+__all__ = ["TRAINING", "Options", "answers", "clear_up", "cross_validate", "nothing_left_of_refused", "scaled", "train_classifier"]

@@ -84,6 +84,10 @@ def _imagenet(architecture: dict[str, Any]) -> _Offered | str:
             import timm
 
             return _Offered(timm.create_model(model, pretrained=True).state_dict(), f"timm's pretrained weights of {model}")
+        if library == "unet":
+            from wsikit.models.tumour import encoder_weights
+
+            return _Offered(encoder_weights(architecture), f"the pretrained weights of encoder {architecture['encoder']}")
         known = model if library in ("torchvision", "fastai") else library if library in ("densenet121", "inception_v3") else ""
         if not known:
             return f"there are no ImageNet weights of network {library}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -52,6 +53,8 @@ def trainable(card: Card, auxiliary: float = 0.0) -> tuple[nn.Module, list[nn.Pa
     """
     net = family(card.pipeline).build(card)
     name = last_linear(net, len(card.classes), card.name)
+    last: Any = net.get_submodule(name)
+    last.reset_parameters()  # timm's EfficientNets begin with logits of ±10 where there are few classes
     if card.architecture.get("name") == "fastai":
         name = name.split(".")[0]  # all that comes after the maps is its head
     head = list(net.get_submodule(name).parameters())

@@ -21,8 +21,15 @@ _BLUE, _ORANGE = "#0072B2", "#D55E00"  # Okabe & Ito's, which colour-blind eyes 
 _NOT_DRAWN = ("epoch", "stage", "seconds", "score", "loss", "validation loss", "learning_rate")
 
 
-def write_page(folder: Path, card: Card, recipe: Recipe, history: Sequence[Mapping[str, Any]], parts: Mapping[str, Sequence[Labelled]]) -> Path:
-    """Write ``training.html``; returns its path.
+def write_page(
+    folder: Path,
+    card: Card,
+    recipe: Recipe,
+    history: Sequence[Mapping[str, Any]],
+    parts: Mapping[str, Sequence[Labelled]],
+    labels: Sequence[str] | None = None,
+) -> Path:
+    """Write ``training.html``; returns its path. ``labels`` are those that slides have, where they are not the classes.
 
     Raises
     ------
@@ -31,8 +38,9 @@ def write_page(folder: Path, card: Card, recipe: Recipe, history: Sequence[Mappi
     """
     pages = Environment(loader=PackageLoader("wsikit.train"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     values = [(name, value, recipe.source(name)) for name, value in recipe.values()]
+    labels = labels or card.classes
     html = pages.get_template("training.html").render(
-        card=card, recipe=recipe, values=values, statement=RESEARCH_USE_ONLY, curves=_curves(history), parts=_counts(parts, card.classes)
+        card=card, recipe=recipe, values=values, statement=RESEARCH_USE_ONLY, curves=_curves(history), labels=labels, parts=_counts(parts, labels)
     )
     path = folder / "training.html"
     write_atomic(path, html.encode())

@@ -104,8 +104,20 @@ DEEPPATH = Recipe(
     },
 )
 
-PRESETS = {r.name: r for r in (PLAIN, FOERSCH, ZHANG, DEEPPATH)}
-OF_TASK = {"sts-subtype": "foersch", "rms-subtype": "zhang", "subtype": "plain"}
+UNET = Recipe(
+    name="unet",
+    reference="our defaults: a U-Net with cross-entropy and soft Dice on tiles of 512 px at 2 µm/px",
+    architecture={"name": "unet", "encoder": "resnet18"},
+    tile_px=512,
+    mpp=2.0,
+    batch=8,
+    loss=Loss(class_weights="none"),
+    stages=[Stage(epochs=40, learning_rate=1e-3, weight_decay=1e-4, schedule="cosine")],
+    patience=10,
+)
+
+PRESETS = {r.name: r for r in (PLAIN, FOERSCH, ZHANG, DEEPPATH, UNET)}
+OF_TASK = {"sts-subtype": "foersch", "rms-subtype": "zhang", "subtype": "plain", "tumour": "unet"}
 
 
 def choose_recipe(task: str, preset: str = "", file: Path | None = None, values: dict[str, Any] | None = None, epochs: int | None = None) -> Recipe:
@@ -122,11 +134,14 @@ def choose_recipe(task: str, preset: str = "", file: Path | None = None, values:
         raise UsageError('give --preset or --recipe and not both; a recipe file names its preset as: preset = "foersch"')
     if preset and preset not in PRESETS:
         raise UsageError(f"preset '{preset}': there are {', '.join(PRESETS)}")
+    if preset and (task == "tumour") != (preset == "unet"):
+        raise UsageError(f"preset '{preset}' is not for '{task}'")
     recipe = read_recipe(file, PRESETS) if file else PRESETS[preset or OF_TASK[task]]
     values = dict(values or {})
     if isinstance(name := values.get("architecture"), str):
         library, _, model = name.partition(":")
-        values["architecture"] = {"name": library} | ({"model": model} if model else {})
+        key = "encoder" if library == "unet" else "model"
+        values["architecture"] = {"name": library} | ({key: model} if model else {})
         values |= {} if name == "inception_v3" else {"loss": {"auxiliary": 0.0}}
     recipe = changed(recipe, values, "command line") if values else recipe
     return recipe.shortened(epochs) if epochs else recipe

@@ -22,7 +22,10 @@ from wsikit.train.presets import OF_TASK, PRESETS
 from wsikit.train.prognosis import Options as SurvivalOptions
 from wsikit.train.prognosis import train_prognosis
 from wsikit.train.recipe import Recipe
+from wsikit.train.regions import read_marked
+from wsikit.train.segment import train_segmenter
 
+OVERLAP_PX = 64  # of a segmenter's tiles: what lies at a tile's edge is seen whole by its neighbour
 LICENCE = "not stated by whoever trained it"
 
 
@@ -48,6 +51,24 @@ def subtype(task: str, labels: Path, out: Path, recipe: Recipe | None = None, op
     fields = _common(out, pipeline, "classify", classes, recipe.mpp, [i for i in items if i.split != "test"])
     fields |= {"architecture": recipe.architecture, "tile_px": recipe.tile_px, "batch": recipe.batch, "stain": recipe.stain}
     return train_classifier(items, out, fields, recipe, options, group)
+
+
+def tumour(labels: Path, out: Path, recipe: Recipe | None = None, options: Options | None = None, group: Group | None = None) -> Card:
+    """Train a model of where tumour is (U-Net) from polygons or masks; see `wsikit.train.regions.read_marked` for the labels.
+
+    Raises
+    ------
+    LabelsError
+        The CSV or a slide's regions cannot be used.
+    SlideError
+        A slide cannot be used.
+    """
+    recipe = recipe or PRESETS[OF_TASK["tumour"]]
+    slides = read_marked(labels)
+    fields = _common(out, "tumour", "segment", list(family("tumour").CLASSES), recipe.mpp, [s.item for s in slides if s.item.split != "test"])
+    fields |= {"architecture": recipe.architecture, "tile_px": recipe.tile_px, "overlap_px": OVERLAP_PX, "batch": recipe.batch, "stain": recipe.stain}
+    fields |= {"min_tissue": 0.05, "segmentation": {}}
+    return train_segmenter(slides, out, fields, recipe, options, group)
 
 
 def mitosis(labels: Path, out: Path, mpp: float, **options: Any) -> Card:

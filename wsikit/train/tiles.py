@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -21,6 +22,7 @@ from wsikit.survey import Survey, survey
 from wsikit.tissue import TissueMask
 
 TILE_IMAGE_PX = 2048  # a JPEG or PNG up to this wide and high is taken for a picture of tissue that somebody chose, a larger one for a slide
+LEAST_TILES = 1000  # room for so many is asked for before any are drawn; how many there will be is not known
 _STAIN_PIXELS = 50_000  # of each tile image, for the stain fit of its patient
 
 
@@ -140,23 +142,37 @@ def draw_to_disk(slides: Sequence[Source], card: Card, per_slide: int, path: Pat
     OutputError
         The disk has no room for them.
     """
+    shape = (card.tile_px, card.tile_px, 3)
+    return to_disk(_drawn(slides, card, per_slide, lambda _: None), len(slides) * per_slide, shape, path)
+
+
+def to_disk(drawn: Iterator[tuple[int, np.ndarray]], most: int, shape: tuple[int, int, int], path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Tiles uint8 of a shape, at ``most`` so many, in a file that is mapped: all of them, and of which slide each is; drawn once.
+
+    Raises
+    ------
+    OutputError
+        The disk has no room for them.
+    """
     owners = path.with_suffix(".npy")
     if not owners.exists():
-        most = len(slides) * per_slide * card.tile_px**2 * 3
         path.parent.mkdir(parents=True, exist_ok=True)
-        if (free := shutil.disk_usage(path.parent).free) < most:
-            raise OutputError(f"{path.parent}: up to {most / 1e9:.0f} GB of tiles are drawn, and {free / 1e9:.0f} GB are free; lower --per-slide, or free some")
+        least = min(most, LEAST_TILES) * math.prod(shape)
+        if (free := shutil.disk_usage(path.parent).free) < least:
+            raise OutputError(
+                f"{path.parent}: at least {least / 1e9:.1f} GB of tiles come here, and {free / 1e9:.1f} GB are free; free some, or lower --per-slide"
+            )
         owner = []
         with atomic_path(path) as tmp, tmp.open("wb") as f:
-            for i, tile in _drawn(slides, card, per_slide, lambda _: None):
+            for i, tile in drawn:
                 f.write(np.ascontiguousarray(tile).data)
                 owner.append(i)
         with atomic_path(owners) as tmp, tmp.open("wb") as f:
             np.save(f, np.array(owner, np.int64))
     with disk_errors(path):
         owned = np.load(owners)
-        shape = (len(owned), card.tile_px, card.tile_px, 3)
-        return (np.memmap(path, np.uint8, "c", shape=shape) if len(owned) else np.empty(shape, np.uint8)), owned
+        whole = (len(owned), *shape)
+        return (np.memmap(path, np.uint8, "c", shape=whole) if len(owned) else np.empty(whole, np.uint8)), owned
 
 
 def _drawn(
@@ -170,14 +186,14 @@ def _drawn(
             yield from ((i, tile) for tile in _tiles_of_image(source, card, stains[source.owner or str(source.path)]))
         else:
             look = Look.at(source.path, card, source.mpp)
-            for x, y in TileGrid(look.raster, card.tile_px, card.overlap_px).corners_px(_evenly(look.cells(card), per_slide)).tolist():
+            for x, y in TileGrid(look.raster, card.tile_px, card.overlap_px).corners_px(evenly(look.cells(card), per_slide)).tolist():
                 yield i, look.read(x, y, card.tile_px)
             look.slide.close()
         on_slide(i)
 
 
-def _evenly(cells: np.ndarray, count: int) -> np.ndarray:
-    """``count`` cells, evenly spaced in the list of all."""
+def evenly(cells: np.ndarray, count: int) -> np.ndarray:
+    """``count`` cells (N, 2), evenly spaced in the list of all."""
     if not len(cells):
         return cells
     return np.asarray(cells[np.unique(np.linspace(0, len(cells) - 1, min(count, len(cells))).round().astype(int))])

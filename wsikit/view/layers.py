@@ -142,6 +142,8 @@ def headline(path: Path, result: dict[str, Any]) -> str:
             lines.append(f"{name}: {r['call']} (p {r['probability'][r['call']]:.2f}, doubt {r['doubt']:.2f})")
         elif "count" in r:
             lines.append(f"{name}: {r['count']}, {r['per_mm2']:.1f}/mm2 ({r['low']:.1f}-{r['high']:.1f})")
+        elif "region_mm2" in r:
+            lines.append(f"{name}: {r['region_mm2']:.2f} mm2, {r['share']:.0%} of the tissue")
         else:
             lines.append(f"{name}: {r['risk']:.2f} ({r['group']})")
     return "\n".join([*lines, "Research use only"])
