@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,10 +10,10 @@ import numpy as np
 
 from wsikit.aggregate.overlap import dice, hausdorff_um
 from wsikit.errors import LabelsError
+from wsikit.evaluate_slides import score_rows, slide_ids
 from wsikit.grid import Raster
 from wsikit.metrics import bootstrap
 from wsikit.models import Card
-from wsikit.run import score
 from wsikit.store.durable import write_atomic
 from wsikit.train.regions import IGNORED, REGION, read_marked, truth_on
 
@@ -29,13 +27,8 @@ def evaluate_regions(card: Card, folder: Path, labels: Path, out: Path, workers:
         The labels cannot be used, or no slide could be scored.
     """
     slides = read_marked(labels)
-    text = io.StringIO()
-    csv.writer(text).writerows([("path", "patient", "mpp"), *((s.item.path.resolve(), s.item.patient, s.item.mpp or "") for s in slides)])
-    cases = out.parent / f"{out.name}.cases.csv"
-    write_atomic(cases, text.getvalue().encode())
-    run = score([cases], out, [card.pipeline], models={card.pipeline: folder}, workers=workers)
-    with (out / "slides.csv").open(newline="") as f:
-        ids = {row["path"]: row["slide_id"] for row in csv.DictReader(f)}
+    run = score_rows(card, folder, [(str(s.item.path), s.item.patient, s.item.mpp) for s in slides], out, workers)
+    ids = slide_ids(run)
     rows: list[dict[str, Any]] = []
     for s in slides:
         slide_id = ids[str(s.item.path.resolve())]
