@@ -76,6 +76,8 @@ def main(arguments: list[str] | None = None) -> None:
     if "--debug" in argv:
         argv = ["--debug", *(a for a in argv if a != "--debug")]
     settings["debug"] = "--debug" in argv
+    # Ctrl-C ends an event loop (zarr's) before what it had begun, and Python says so of each when it is collected
+    warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
     try:
         code = app(argv, prog_name="wsikit", standalone_mode=False)
     except WsikitError as e:
@@ -92,7 +94,6 @@ def main(arguments: list[str] | None = None) -> None:
         fail(_unexpected(e))
     if code == INTERRUPTED:  # newer typer turns Ctrl-C into this code
         logging.getLogger("asyncio").disabled = True  # event loops would complain of what they had begun
-        warnings.simplefilter("ignore", RuntimeWarning)
         fail(_INTERRUPTED, INTERRUPTED)
     sys.exit(code if isinstance(code, int) else OK)
 

@@ -25,12 +25,12 @@ from wsikit.run.job import Job
 from wsikit.run.ledger import is_complete, missing_blocks, receipts_path
 from wsikit.run.plan import QUALITY, Plan
 from wsikit.run.prepare import load_plan, prepare_slide, store_path
-from wsikit.run.results import failed_result, read_result, write_results
+from wsikit.run.results import Packed, failed_result, read_result, write_results
 from wsikit.store import SlideStore
 from wsikit.store.durable import digest_of, write_json
 from wsikit.store.receipts import Receipt, append_receipt
 
-CSV_SECONDS = 2.0  # how often the tables are rewritten while slides finish
+CSV_SECONDS, CSV_SHARE = 2.0, 20  # how often the tables are rewritten while slides finish: with many slides that takes no more than a twentieth
 LOW_BYTES, LOW_SHARE = 256 * 1024**2, 0.05  # of the disk, whichever is less: below it no further block is begun
 WATCH_SECONDS = 20.0  # how often it is looked whether a worker hangs
 PAUSE_SECONDS, LOOK_SECONDS = 600.0, 2.0  # how long a run waits for room, and how often it looks
@@ -87,15 +87,16 @@ class Driver:
     pending: dict[Future[Any], _Task] = field(default_factory=dict)
     suspects: deque[_Task] = field(default_factory=deque)
     active: list[_Slide] = field(default_factory=list)
-    results: dict[str, dict[str, Any]] = field(default_factory=dict)
+    results: Packed = field(default_factory=Packed)
     written: float = 0.0
+    writing: float = 0.0
     watched: float = field(default_factory=monotonic)
     task_seconds: float = 1800.0
     clock: Clock = field(default_factory=Clock)
     copies: Copies | None = None
 
-    def run(self) -> dict[str, dict[str, Any]]:
-        """Work until every slide has a result; returns them by id.
+    def run(self) -> Packed:
+        """Work until every slide has a result; returns what the tables need of them, by id.
 
         Raises
         ------
@@ -106,20 +107,20 @@ class Driver:
         KeyboardInterrupt
             The user stopped it; what is done is kept.
         """
-        waiting = iter([_Slide(c.slide_id) for c in self.job.slides])
+        waiting = (_Slide(c.slide_id) for c in self.job.slides)
         try:
             while self._fill(waiting) or self.pending:
                 done, _ = wait(self.pending, timeout=WATCH_SECONDS, return_when=FIRST_COMPLETED)
                 self._watch()
                 for future in done:
                     self._take(future, self.pending.pop(future))
-                if monotonic() - self.written > CSV_SECONDS:
+                if monotonic() - self.written > max(CSV_SECONDS, CSV_SHARE * self.writing):
                     self._write_tables()
         finally:
             for future in self.pending:
                 future.cancel()
             self._write_tables()
-        return {c.slide_id: self.results[c.slide_id] for c in self.job.slides}
+        return self.results
 
     @cached_property
     def _run(self) -> tuple[str, str]:
@@ -127,8 +128,10 @@ class Driver:
         return str(self.folder.absolute()), self.job.key
 
     def _write_tables(self) -> None:
+        start = monotonic()
         write_results(self.folder, self.job, self.results)
         self.written = monotonic()
+        self.writing = self.written - start
 
     def _fill(self, waiting: Iterator[_Slide]) -> bool:
         """Submit tasks up to the window: blocks of the earliest slide first, then the next slide, in the end what workers died of."""
@@ -234,7 +237,7 @@ class Driver:
 
     def _ended(self, slide: _Slide, result: dict[str, Any], spent: float = 0.0) -> None:
         slide.ended = True
-        self.results[slide.slide_id] = result
+        self.results.add(slide.slide_id, result)
         self.active = [s for s in self.active if s is not slide]
         if self.copies is not None:
             self.copies.slide(slide.slide_id)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from wsikit.aggregate.region import pooled_region
 from wsikit.aggregate.survival import load_risk, predict_risk
 from wsikit.errors import DamagedStoreError
 from wsikit.models import RISK_PIPELINE, Card
+from wsikit.run.cases import Case
 from wsikit.run.job import Job
 from wsikit.store.durable import write_atomic
 from wsikit.store.receipts import digests
@@ -29,7 +30,56 @@ SLIDE_COLUMNS = (
 FORMULA = ("=", "+", "-", "@", "\t")  # how a cell begins that a spreadsheet would compute
 _COUNT_FIELDS = ("count", "area_mm2", "per_mm2", "low", "high")
 _RISK_FIELDS = ("risk", "group")
+_TABLES_NEED = {"slide_id", "status", "reason", "tissue_mm2", "n_tiles", "quality", "pipelines", "review", "survival_inputs"}
+_TABLES_NEED_OF_SLIDE = {"reader", "mpp", "mpp_source", "digest", "missing_tiles", "phantom"}
 _REGION_FIELDS = ("region_mm2", "share")
+
+
+class Packed(Mapping[str, dict[str, Any]]):
+    """What the tables need of many slides' results, by id, in some hundred bytes each: text, parsed when it is asked for."""
+
+    def __init__(self) -> None:
+        self._text: dict[str, bytes] = {}
+
+    def add(self, slide_id: str, result: Mapping[str, Any]) -> None:
+        """Keep of a result what the tables need."""
+        kept = {k: v for k, v in result.items() if k in _TABLES_NEED}
+        if "slide" in result:
+            kept["slide"] = {k: v for k, v in result["slide"].items() if k in _TABLES_NEED_OF_SLIDE}
+        if "damaged" in result:
+            kept["damaged"] = {"tissue_share": result["damaged"]["tissue_share"]}
+        self._text[slide_id] = json.dumps(kept).encode()
+
+    def __getitem__(self, slide_id: str) -> dict[str, Any]:
+        value: dict[str, Any] = json.loads(self._text[slide_id])
+        return value
+
+    def __contains__(self, slide_id: object) -> bool:
+        return slide_id in self._text
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._text)
+
+    def __len__(self) -> int:
+        return len(self._text)
+
+
+class Results(Mapping[str, dict[str, Any]]):
+    """The results of a run's slides by id, in the run's order, each read from its file when it is asked for."""
+
+    def __init__(self, folder: Path, slide_ids: Iterable[str]) -> None:
+        self._folder, self._ids = folder, dict.fromkeys(slide_ids)
+
+    def __getitem__(self, slide_id: str) -> dict[str, Any]:
+        if slide_id not in self._ids or (found := read_result(self._folder, slide_id)) is None:
+            raise KeyError(slide_id)
+        return found
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._ids)
+
+    def __len__(self) -> int:
+        return len(self._ids)
 
 
 def failed_result(slide_id: str, reason: str) -> dict[str, Any]:
@@ -157,15 +207,16 @@ def _pipeline_cells(name: str, r: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _patient_rows(job: Job, results: Mapping[str, Mapping[str, Any]], cards: Mapping[str, Card]) -> Iterable[dict[str, Any]]:
-    cases: dict[str, list[str]] = {}
+    cases: dict[str, list[Case]] = {}
     for case in job.slides:
-        cases.setdefault(case.patient, []).append(case.slide_id)
-    for patient, ids in cases.items():
+        cases.setdefault(case.patient, []).append(case)
+    for patient, group in cases.items():
+        ids = [case.slide_id for case in group]
         if not patient or not results.keys() >= set(ids):
             continue  # numbers of some of the slides would look like those of the patient
         mine = [results[slide_id] for slide_id in ids]
         good = [r for r in mine if r["status"] == "ok"]
-        found = patient_pipelines(job, good, cards, _facts(job, ids)) if good else {}
+        found = patient_pipelines(job, good, cards, _facts(group)) if good else {}
         row: dict[str, Any] = {"patient": patient, "slides": len(mine), "slides_failed": len(mine) - len(good)}
         row["tissue_mm2"] = round(sum(r["tissue_mm2"] for r in good), 6)
         for name in job.models:
@@ -173,9 +224,9 @@ def _patient_rows(job: Job, results: Mapping[str, Mapping[str, Any]], cards: Map
         yield row
 
 
-def _facts(job: Job, ids: Sequence[str]) -> dict[str, str]:
+def _facts(cases: Sequence[Case]) -> dict[str, str]:
     """The other columns of a patient's slides in the cases CSV: what all of them say, and nothing of what they differ in."""
-    rows = [job.case(slide_id).extra for slide_id in ids]
+    rows = [case.extra for case in cases]
     names = {name for row in rows for name in row}
     said = {name: {row[name] for row in rows if row.get(name)} for name in names}
     return {name: next(iter(values)) for name, values in said.items() if len(values) == 1}

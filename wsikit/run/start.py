@@ -13,7 +13,7 @@ from wsikit.run.copies import Copies
 from wsikit.run.drive import Driver, Progress
 from wsikit.run.engine import Where, open_pool
 from wsikit.run.job import RUN_FILE, Job, merge_jobs, now, only_run, read_run, write_run
-from wsikit.run.results import table_digests
+from wsikit.run.results import Results, table_digests
 from wsikit.store import SlideStore, open_store
 from wsikit.store.durable import write_atomic
 
@@ -24,18 +24,15 @@ MIN_FREE_BYTES = 64 * 1024**2
 class Run:
     """A run's folder and what it found.
 
-    ``results`` are the slides' results by id, as in ``slides/<slide_id>.json``; ``seconds`` is the workers' time by stage,
+    ``results`` are the slides' results by id, each read from ``slides/<slide_id>.json`` when asked for; ``failed`` says why each failed
+    slide failed, by id; ``seconds`` is the workers' time by stage,
     added up over this run's blocks.
     """
 
     folder: Path
-    results: dict[str, dict[str, Any]]
+    results: Results
+    failed: dict[str, str]
     seconds: dict[str, float] = field(default_factory=dict)
-
-    @property
-    def failed(self) -> dict[str, str]:
-        """Why each failed slide failed, by id."""
-        return {k: r["reason"] for k, r in self.results.items() if r["status"] == "failed"}
 
     def store(self, slide_id: str) -> SlideStore:
         """The store of a slide."""
@@ -65,13 +62,19 @@ def carry_out(folder: Path, job: Job, where: Where, on_progress: Callable[[Progr
             driver = Driver(folder, job, pool, on_progress, debug, task_seconds=where.task_seconds, copies=copies)
             results = driver.run()
         _clear_strays(folder, results)
-        slides = {k: r["slide"]["digest"] for k, r in results.items() if "slide" in r}
+        slides, failed = {}, {}
+        for slide_id in (case.slide_id for case in job.slides):
+            result = results[slide_id]
+            if "slide" in result:
+                slides[slide_id] = result["slide"]["digest"]
+            if result["status"] == "failed":
+                failed[slide_id] = result["reason"]
         seconds = {stage: round(value, 3) for stage, value in sorted(driver.clock.seconds.items())}
         done = {"started": started, "finished": now(), "workers": pool.workers, "worker_seconds": seconds}
         write_run(folder, job, **done, slide_digests=slides, files=table_digests(folder))
         if copies is not None:
             copies.finish()
-    return Run(folder, results, seconds)
+    return Run(folder, Results(folder, (case.slide_id for case in job.slides)), failed, seconds)
 
 
 def _clear_strays(folder: Path, results: Mapping[str, Mapping[str, Any]]) -> None:
