@@ -17,7 +17,7 @@ def register(app: typer.Typer) -> None:
     @app.command()
     def evaluate(
         model: Annotated[str, typer.Argument(help="A model's name or folder.")],
-        labels: Annotated[Path, typer.Option("--labels", help="CSV as for wsikit train.")],
+        labels: Annotated[Path, typer.Option("--labels", help="As for wsikit train; of detectors also COCO (.json).")],
         out: Annotated[Path, typer.Option("-o", "--out", help="The run's folder; it resumes.")] = Path("evaluation"),
         features: Annotated[Path | None, typer.Option("--features", metavar="DIR", help="A survival model: the run that scored the slides.")] = None,
         workers: Workers = None,

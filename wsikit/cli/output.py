@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from typing import Annotated, Any
 
@@ -29,10 +29,19 @@ def _plain(value: Any) -> Any:
 
 
 def show_facts(facts: Mapping[str, Any]) -> None:
-    """Print names and values in two columns."""
-    width = max(map(len, facts))
-    for name, value in facts.items():
+    """Print names and values in two columns, nested ones as ``outer.inner``."""
+    flat = dict(_flat(facts))
+    width = max(map(len, flat))
+    for name, value in flat.items():
         typer.echo(f"{name:<{width}}  {value}")
+
+
+def _flat(facts: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in facts.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{before}{name}.")
+        else:
+            yield before + name, value
 
 
 def show_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:

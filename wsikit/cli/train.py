@@ -51,9 +51,10 @@ def register(app: typer.Typer) -> None:
         """Train a model; patients are never on both sides of a split.
 
         Labels: classifiers path,label,patient (and mpp, site, split, fold), where a path is a slide, a store with kept pixels or a tile image;
-        tumour path,patient,regions (QuPath's GeoJSON with class Tumor, or a mask as PNG); mitosis path,patient,x,y,label (level-0 px; label mitosis or
-        lookalike; a slide without figures has an empty x); survival patient, time_months (or time_days, time_years), event, and clinical columns (and
-        endpoint, competing, site).
+        tumour path,patient,regions (QuPath's GeoJSON with class Tumor, or a mask as PNG);
+        mitosis path,patient,x,y,label (level-0 px; label mitosis or lookalike; a slide without figures has an empty x),
+        or path,patient,labels (a file each: COCO, YOLO .txt, QuPath .geojson, .csv), or one COCO .json (MIDOG, MIDOG++ as they are);
+        survival patient, time_months (or time_days, time_years), event, and clinical columns (and endpoint, competing, site).
 
         \b
         Example: wsikit train sts-subtype --labels labels.csv -o my-sts/

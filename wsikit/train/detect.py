@@ -27,11 +27,12 @@ _LEARNING_RATE = 1.5e-3
 
 @dataclass(frozen=True)
 class Points:
-    """A slide with its points: ``objects`` to find and ``lookalikes`` not to, float64 (M, 2) x, y in level-0 px."""
+    """A slide with its points: ``objects`` to find and ``lookalikes`` not to, float64 (M, 2) x, y in level-0 px, and its tumour type where it is told."""
 
     item: Labelled
     objects: np.ndarray
     lookalikes: np.ndarray
+    tumour: str = ""
 
 
 @dataclass(frozen=True)

@@ -103,13 +103,32 @@ def survival(labels: Path, out: Path, run: Path | None, features: Sequence[str],
 
 
 def read_points(path: Path) -> list[Points]:
-    """Slides with points from a CSV: path, patient, x, y, label (``mitosis`` or ``lookalike``).
+    """Slides, fields or crops with points.
+
+    From a CSV of points: path, patient, x, y, label (``mitosis`` or ``lookalike``); from a CSV of files: path, patient, labels (COCO, YOLO, GeoJSON or CSV, see
+    `wsikit.train.point_labels`); either with mpp, split, tumour. Or from a COCO file, of MIDOG for one.
 
     Raises
     ------
     LabelsError
         A column or value is missing or wrong, a slide has two patients, or a patient is in two splits.
+    SlideError
+        A slide whose size or bounds its labels need cannot be opened.
     """
+    from wsikit.train.point_labels import read_coco
+
+    if path.suffix.lower() == ".json":
+        found = read_coco(path)
+        check_patients([p.item for p in found], path)
+        return found
+    rows = read_table(path, [])
+    found = _read_files(path) if rows and "labels" in rows[0] else _read_rows(path)
+    check_patients([p.item for p in found], path)
+    return found
+
+
+def _read_rows(path: Path) -> list[Points]:
+    """A CSV with a row for each point."""
     by_slide: dict[str, list[dict[str, str]]] = {}
     for row in read_table(path, ["path", "patient", "x", "y", "label"]):
         by_slide.setdefault(row["path"], []).append(row)
@@ -130,8 +149,28 @@ def read_points(path: Path) -> list[Points]:
                     raise LabelsError(f"{path}: label '{row['label']}' of {name} is neither mitosis nor lookalike")
                 points[row["label"]].append((_number(path, row, "x"), _number(path, row, "y")))
         item = Labelled(slide, "mitosis", rows[0]["patient"], read_mpp(rows[0], f"{path}: {name}"), rows[0].get("split", ""))
-        found.append(Points(item, *(np.array(points[k], np.float64).reshape(-1, 2) for k in ("mitosis", "lookalike"))))
-    check_patients([p.item for p in found], path)
+        objects, lookalikes = (np.array(points[k], np.float64).reshape(-1, 2) for k in ("mitosis", "lookalike"))
+        found.append(Points(item, objects, lookalikes, rows[0].get("tumour", "")))
+    return found
+
+
+def _read_files(path: Path) -> list[Points]:
+    """A CSV whose rows name a slide and the file of its labels; a row without a file is of a slide on which there are none."""
+    from wsikit.train.point_labels import read_points_of
+
+    found = []
+    for number, row in enumerate(read_table(path, ["path", "patient", "labels"]), 2):
+        slide, where = path.parent / row["path"], f"{path}: line {number}"
+        if not row["path"] or not slide.exists():
+            raise LabelsError(f"{where}: no slide at {slide}")
+        if not row["patient"] or row.get("split", "") not in ("", "train", "val"):
+            raise LabelsError(f"{where}: patient must not be empty, and split is train or val")
+        if row["labels"] and not (path.parent / row["labels"]).is_file():
+            raise LabelsError(f"{where}: no labels at {path.parent / row['labels']}; leave it empty where there are no figures")
+        nothing = (np.empty((0, 2)), np.empty((0, 2)))
+        objects, lookalikes = read_points_of(path.parent / row["labels"], slide) if row["labels"] else nothing
+        item = Labelled(slide, "mitosis", row["patient"], read_mpp(row, where), row.get("split", ""))
+        found.append(Points(item, objects, lookalikes, row.get("tumour", "")))
     return found
 
 
