@@ -111,6 +111,11 @@ class Review:
         return ~self._tissue0 if self.counting.within else np.zeros_like(self._tissue0)
 
     @property
+    def added(self) -> np.ndarray:
+        """Tissue that people added to the model's mask, bool (H, W)."""
+        return self._tissue & ~self._tissue0
+
+    @property
     def tissue_mm2(self) -> float:
         """Area of that tissue."""
         px_mm2 = float(np.prod(self.downsample) * np.prod(self.store.mpp)) / 1e6
@@ -122,7 +127,7 @@ class Review:
     @property
     def unsearched_mm2(self) -> float:
         """Area of tissue that a person added, where no model has looked."""
-        return float((self._tissue & ~self._tissue0).sum() * np.prod(self.downsample) * np.prod(self.store.mpp) / 1e6)
+        return float(self.added.sum() * np.prod(self.downsample) * np.prod(self.store.mpp) / 1e6)
 
     def objects(self, pipeline: str) -> Objects:
         """The objects of a pipeline.

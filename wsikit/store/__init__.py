@@ -111,6 +111,11 @@ class SlideStore:
         """Names of the heat maps."""
         return sorted(name for name, _ in self._groups("overlays"))
 
+    def channels(self, name: str) -> tuple[str, ...]:
+        """Names of a heat map's channels, without reading it."""
+        ome: Any = dict(self._groups("overlays"))[name].attrs["ome"]
+        return tuple(c["label"] for c in ome["omero"]["channels"])
+
     def overlay(self, name: str) -> Overlay:
         """A heat map by its name.
 
@@ -123,9 +128,7 @@ class SlideStore:
         if name not in groups:
             raise StoreError(f"{self.path}: no overlay '{name}'; there are: {', '.join(sorted(groups)) or '(none)'}")
         group = groups[name]
-        ome: Any = group.attrs["ome"]
-        channels = tuple(c["label"] for c in ome["omero"]["channels"])
-        return Overlay(read_array(self._array(f"overlays/{name}/0")), channels, _datasets(group)[0][1])
+        return Overlay(read_array(self._array(f"overlays/{name}/0")), self.channels(name), _datasets(group)[0][1])
 
     @property
     def result(self) -> dict[str, Any]:

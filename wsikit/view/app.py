@@ -1,74 +1,91 @@
-"""Open napari on stores and slides, or only take its picture."""
+"""Open napari on slides, stores and runs, or only take its picture."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+os.environ.setdefault("NAPARI_ASYNC", "1")  # tiles arrive without blocking; said before napari starts, so that nobody's settings are changed
+
 import napari
 
-from wsikit.errors import StoreMismatchError
-from wsikit.slide import open_slide
-from wsikit.store import open_store
-from wsikit.view.layers import headline, slide_layers, store_layers
+from wsikit.view.call import Call
+from wsikit.view.cases import Cases
+from wsikit.view.review import ReviewPanel
+from wsikit.view.score import Run
+from wsikit.view.session import Session, find_targets, session_of
+from wsikit.view.tools import Navigator, settled
 
-CANVAS_PX = (1000, 1500)
+CANVAS_PX = (1150, 1880)
+PANELS = {"Navigator": Navigator, "Call": Call, "Review": ReviewPanel, "Cases": Cases, "Run": Run}
 
 
-def open_viewer(paths: Sequence[Path], *, show: bool = True) -> Any:
-    """A viewer with the layers of all these stores, run folders and slides.
+def open_viewer(paths: Sequence[Path], *, show: bool = True, panels: bool = True) -> Any:
+    """A viewer with the slide, store or run, and its panels.
 
     Raises
     ------
     SlideError, StoreError
-        One cannot be opened.
+        It cannot be opened.
     """
-    layers, text = [], ""
-    for path in expand(paths):  # all of it before a window opens, so that an error leaves none behind
-        if path.suffix == ".zarr":
-            store = open_store(path)
-            layers += store_layers(store)
-            text = headline(path, store.result)
-        else:
-            layers += slide_layers(open_slide(path))
+    targets = find_targets(paths)  # before a window opens, so that an error leaves none behind
     viewer: Any = napari.Viewer(title="wsikit", show=show)
-    viewer.text_overlay.text = text
-    for data, options, kind in layers:
-        getattr(viewer, f"add_{kind}")(data, **options)
-    viewer.text_overlay.visible = True
-    viewer.text_overlay.position = "top_left"
-    viewer.text_overlay.color = "black"
-    viewer.text_overlay.font_size = 9
-    viewer.scale_bar.visible = True
-    viewer.scale_bar.color = "black"
-    viewer.theme = "light"
-    viewer.reset_view()
+    try:
+        dress(viewer)
+        session_of(viewer).show(targets)
+        if panels:
+            add_panels(viewer)
+        viewer.reset_view()
+    except BaseException:
+        viewer.close()
+        raise
     return viewer
 
 
-def expand(paths: Sequence[Path]) -> list[Path]:
-    """Stores and slides; a run's folder stands for all its stores.
+def dress(viewer: Any) -> None:
+    """A light canvas with scale bar and text."""
+    overlays = viewer.canvas.overlays
+    overlays.text.visible = overlays.scale_bar.visible = True
+    overlays.text.position, overlays.text.color, overlays.text.font_size = "top_left", "black", 9
+    overlays.scale_bar.color = "black"
+    viewer.theme = "light"
+
+
+def add_panels(viewer: Any) -> dict[str, Any]:
+    """All panels at the right, one behind the other but the navigator; those that are there stay."""
+    there = dict(viewer.window.dock_widgets)
+    first = None
+    for name, panel in PANELS.items():
+        if name not in there:
+            there[name] = panel(viewer)
+            dock = viewer.window.add_dock_widget(there[name], name=name, area="right", tabify=name not in ("Navigator", "Call"))
+            first = dock if name == "Call" else first
+    if first is not None:
+        first.raise_()
+    return there
+
+
+def show_paths(paths: Sequence[Path]) -> Session:
+    """What a plugin does with what was dropped on a viewer.
 
     Raises
     ------
-    StoreMismatchError
-        A run's folder holds no store.
+    SlideError, StoreError
+        It cannot be opened.
     """
-    found: list[Path] = []
-    for path in paths:
-        if (path / "run.json").exists():
-            stores = sorted((path / "slides").glob("*.zarr"))
-            if not stores:
-                raise StoreMismatchError(f"{path}: no slide of this run is finished yet")
-            found += stores
-        else:
-            found.append(path)
-    return found
+    viewer = napari.current_viewer()
+    assert viewer is not None
+    session = session_of(viewer)
+    session.open(paths)
+    dress(session.viewer)
+    add_panels(session.viewer)
+    return session
 
 
 def screenshot(paths: Sequence[Path], out: Path) -> None:
-    """Draw the layers as `open_viewer` would show them, layer list and all, and save a PNG.
+    """Draw the layers as `open_viewer` would show them, layer list, panels and all, and save a PNG.
 
     Raises
     ------
@@ -82,8 +99,9 @@ def screenshot(paths: Sequence[Path], out: Path) -> None:
     try:
         viewer.window.resize(CANVAS_PX[1], CANVAS_PX[0])
         QApplication.processEvents()  # the canvas takes its new size
+        session_of(viewer).add_all()
         viewer.reset_view()
-        QApplication.processEvents()
+        settled(viewer)
         image = viewer.screenshot(canvas_only=False, flash=False)
         out.parent.mkdir(parents=True, exist_ok=True)
         imwrite(out, image[..., :3], extension=".png")

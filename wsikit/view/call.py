@@ -1,0 +1,180 @@
+"""The *Call* panel: what the models say of the slide, with their doubt, and where that comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from html import escape
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from qtpy.QtCore import QSize, Qt
+from qtpy.QtGui import QIcon, QPixmap
+from qtpy.QtWidgets import QHBoxLayout, QLabel, QScrollArea, QSizePolicy, QToolButton, QVBoxLayout, QWidget
+
+from wsikit import RESEARCH_USE_ONLY
+from wsikit.errors import WsikitError
+from wsikit.overlay.picture import window
+from wsikit.report import answer as in_words
+from wsikit.report import reviewed
+from wsikit.store import SlideStore
+from wsikit.view.session import Session, session_of
+
+TILES, TILE_PX = 5, 76
+BAR_PX = 110
+ACROSS_UM = 300.0
+
+
+class Call(QScrollArea):
+    """Answers, reasons and facts of the slide that is shown."""
+
+    def __init__(self, napari_viewer: Any, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.session: Session = session_of(napari_viewer)
+        self.setWidgetResizable(True)
+        self.setMinimumWidth(340)
+        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self.session.opened.connect(self.fill)
+        self.session.reviewed.connect(self.fill)
+        self.fill()
+
+    def fill(self) -> None:
+        """Show the slide's answers."""
+        inside = QWidget()
+        layout = QVBoxLayout(inside)
+        store, review = self.session.store, self.session.review
+        if store is None:
+            layout.addWidget(_text("<p>No scored slide is open.</p>"))
+        else:
+            result, touched = store.result, review.touched if review else []
+            for name, answer in result["pipelines"].items():
+                layout.addWidget(_text(pipeline_html(name, answer)))
+                if review is not None and name in touched:
+                    layout.addWidget(_text(f"<p><b>Reviewed:</b> {escape(reviewed(review.answer(name)))}</p>"))
+                if answer.get("survival"):
+                    layout.addWidget(_picture(risk_curve(answer)))
+                if answer["status"] == "ok" and "call" in answer:
+                    layout.addWidget(self._tiles(store, name, answer))
+            layout.addWidget(_text(facts_html(result)))
+        layout.addWidget(_text(f"<p><i>{escape(RESEARCH_USE_ONLY)}</i></p>"))
+        layout.addStretch()
+        self.setWidget(inside)
+
+    def _tiles(self, store: SlideStore, name: str, answer: Mapping[str, Any]) -> QWidget:
+        row = QWidget()
+        layout = QHBoxLayout(row)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(2)
+        try:
+            for picture, place, p in top_tiles(store, name, answer["call"]):
+                button = QToolButton()
+                button.setIcon(QIcon(_pixmap(picture)))
+                button.setIconSize(QSize(TILE_PX - 26, TILE_PX - 26))
+                button.setText(f"{p:.2f}")
+                button.setToolTip(f"Tile with {answer['call']} {p:.2f}: click to go there")
+                button.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextUnderIcon)
+                button.clicked.connect(lambda _=False, at=place: self.session.look_at(at, ACROSS_UM))
+                layout.addWidget(button)
+        except (WsikitError, KeyError, ValueError) as e:
+            layout.addWidget(_text(f"<p>No tiles: {escape(str(e))}</p>"))
+        layout.addStretch()
+        return row
+
+
+def top_tiles(store: SlideStore, name: str, call: str) -> Iterator[tuple[np.ndarray, tuple[float, float], float]]:
+    """The tiles that are most like the call: picture uint8 (H, W, 3), centre in level-0 px, probability."""
+    table = store.tables()[name]
+    p = table["probability"][:, table.attributes["classes"].index(call)]
+    origin, size = table["origin"], table["size"]
+    for i in np.argsort(-p, kind="stable")[:TILES]:
+        x, y, w, h = (float(v) for v in (*origin[i], *size[i]))
+        rgb, _ = window(store, (x, y, x + w, y + h), 512)
+        yield rgb, (x + w / 2, y + h / 2), float(p[i])
+
+
+def pipeline_html(name: str, r: Mapping[str, Any]) -> str:
+    """A pipeline's answer as a heading, bars and a sentence."""
+    if r["status"] != "ok":
+        return f"<h3>{escape(name)}: no answer</h3><p>{escape(r['status'])}: {escape(r['reason'])}</p>"
+    if "call" in r:
+        rows = "".join(_bar(c, v) for c, v in sorted(r["probability"].items(), key=lambda kv: -kv[1]))
+        return f"<h3>{escape(name)}: {escape(r['call'])}</h3><table>{rows}</table><p>Doubt {r['doubt']:.2f} (0 certain, 1 all alike), {r['n_tiles']} tiles.</p>"
+    if "count" in r:
+        head = f"{r['per_mm2']:.1f}/mm² ({r['low']:.1f}–{r['high']:.1f})"
+    else:
+        head = f"{r['group']} risk" if r.get("group") else in_words(r)
+    return f"<h3>{escape(name)}: {escape(head)}</h3><p>{escape(in_words(r))}</p>{_grades(r)}"
+
+
+def _grades(r: Mapping[str, Any]) -> str:
+    """Published scores of the mitotic count, where the run was asked for them."""
+    rows = [
+        f"<tr><td>{escape(name)}</td><td>{escape(', '.join(f'{k} {v}' for k, v in found.items() if isinstance(v, str | int | float)))}</td></tr>"
+        for name, found in (r.get("grading") or {}).items()
+    ]
+    return f"<table>{''.join(rows)}</table>" if rows else ""
+
+
+def _bar(name: str, value: float) -> str:
+    width = max(1, round(BAR_PX * value))
+    bar = f"<table cellspacing='0'><tr><td bgcolor='#0072b2' width='{width}' height='10'></td></tr></table>"
+    return f"<tr><td>{escape(name)}&nbsp;</td><td width='{BAR_PX + 8}'>{bar}</td><td>{value:.3f}</td></tr>"
+
+
+def facts_html(result: Mapping[str, Any]) -> str:
+    """The slide itself: size, resolution and its source, reader, tissue, stain, warnings."""
+    s = result["slide"]
+    rows = {
+        "slide": result["slide_id"],
+        "size": f"{s['size'][0]} × {s['size'][1]} px",
+        "resolution": f"{s['mpp'][0]:.4g} × {s['mpp'][1]:.4g} µm/px ({s['mpp_source']})",
+        "read by": f"{s['reader']} ({s['vendor']})",
+        "tissue": f"{result['tissue_mm2']:.2f} mm²",
+        "stain": result["stain"]["method"] + ("" if result["stain"]["trusted"] else f": not applied, {result['stain']['reason']}"),
+        **({"warning": "; ".join(s["warnings"])} if s["warnings"] else {}),
+    }
+    return "<h3>Slide</h3><table>" + "".join(f"<tr><td>{k}&nbsp;</td><td>{escape(str(v))}</td></tr>" for k, v in rows.items()) + "</table>"
+
+
+def risk_curve(r: Mapping[str, Any]) -> bytes:
+    """Survival at the model's horizons, with intervals where it has them, as a PNG."""
+    from matplotlib.figure import Figure
+
+    months = [float(t.split()[0]) for t in r["survival"]]
+    values, between = list(r["survival"].values()), list(r.get("survival_interval", {}).values())
+    figure = Figure(figsize=(3.2, 1.9), dpi=100, layout="constrained")
+    ax = figure.add_subplot()
+    ax.plot([0, *months], [1, *values], "o-", color="#0072b2")
+    if between:
+        ax.fill_between([0, *months], [1, *(low for low, _ in between)], [1, *(high for _, high in between)], color="#0072b2", alpha=0.2, lw=0)
+    ax.set(ylim=(0, 1.02), xlim=(0, None), xlabel="months", ylabel="without event")
+    buffer = BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()
+
+
+def _text(html: str) -> QLabel:
+    label = QLabel(html)
+    label.setWordWrap(True)
+    label.setTextFormat(Qt.TextFormat.RichText)
+    label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+    label.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Minimum)
+    return label
+
+
+def _picture(png: bytes) -> QLabel:
+    label, picture = QLabel(), QPixmap()
+    picture.loadFromData(png)
+    label.setPixmap(picture)
+    label.setAccessibleDescription("Survival at the model's horizons")
+    return label
+
+
+def _pixmap(rgb: np.ndarray) -> QPixmap:
+    buffer, picture = BytesIO(), QPixmap()
+    image = Image.fromarray(rgb)
+    image.thumbnail((2 * TILE_PX, 2 * TILE_PX))
+    image.save(buffer, "PNG")
+    picture.loadFromData(buffer.getvalue())
+    return picture

@@ -1,0 +1,306 @@
+"""What one napari window shows of a run: the slide, its store, its review. Panels follow its signals."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from qtpy.QtCore import QEvent, QObject, QTimer, Signal
+
+from wsikit.errors import StoreMismatchError, WsikitError
+from wsikit.review import Review
+from wsikit.run.reviewed import commit_reviews, open_review, run_of
+from wsikit.slide import Slide, open_slide
+from wsikit.store import SlideStore, open_store
+from wsikit.view.detections import DetectionLayers
+from wsikit.view.layers import Planned, find_slide, hotspot_layer, plan_layers, slide_layers, to_world
+
+_SESSIONS: dict[int, Session] = {}
+Target = Path | SlideStore | Slide
+CLOSE_UM = 120.0  # what is seen across when one detection is looked at
+
+
+class Session(QObject):
+    """What a viewer shows.
+
+    Attributes
+    ----------
+    rows : the run's table, doubtful slides first; one row a store where several were given
+    store, slide, review : of the slide that is shown; None where there is none
+    """
+
+    opened = Signal()  # another slide is shown
+    reviewed = Signal()  # something was said, or taken back
+    listed = Signal()  # another run, or its table changed
+    told = Signal(str)  # a message for people
+
+    def __init__(self, viewer: Any) -> None:
+        super().__init__()
+        self.viewer, self.by = viewer, ""
+        self.rows: list[dict[str, str]] = []
+        self.folder: Path | None = None
+        self.store: SlideStore | None = None
+        self.slide: Slide | None = None
+        self.review: Review | None = None
+        self.detections: dict[str, DetectionLayers] = {}
+        self._stores: dict[str, Path] = {}
+        self._planned: list[Planned] = []
+        self._ranks: dict[Any, int] = {}
+        self._said = False
+        self._timer = QTimer(interval=0, singleShot=True)
+        self._timer.timeout.connect(self._add_next)
+        viewer.window._qt_window.installEventFilter(self)
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:  # noqa: D102 (Qt's name)
+        if event.type() == QEvent.Type.Close:
+            self.end()
+        return bool(super().eventFilter(watched, event))
+
+    def end(self) -> None:
+        """The window goes: what was said goes into the run's results."""
+        self.commit()
+        self._timer.stop()
+        self._planned = []
+        for shown in self.detections.values():
+            shown.close()
+        self.detections = {}
+        _SESSIONS.pop(id(self.viewer), None)
+
+    # what to show
+
+    def open(self, paths: Sequence[Path]) -> None:
+        """Show a slide, a store, or the most doubtful slide of a run; of several stores the first, and the others as cases.
+
+        Raises
+        ------
+        SlideError, StoreError
+            One cannot be opened; what was shown stays.
+        """
+        self.show(find_targets(paths))
+
+    def show(self, targets: Sequence[Target]) -> None:
+        """Show what `find_targets` found."""
+        first = targets[0]
+        if isinstance(first, Slide):
+            self.show_slide(first)
+        elif isinstance(first, Path):
+            self.list_run(first)
+            self.open_case(next(r["slide_id"] for r in self.rows if r["slide_id"] in self._stores))
+        else:
+            self.show_store(first)
+            stores = [t for t in targets if isinstance(t, SlideStore)]
+            if len(stores) == 1 and (first.path.parent.parent / "run.json").exists():
+                self.list_run(first.path.parent.parent)
+            else:
+                self._stores = {t.slide_id: t.path for t in stores}
+                self.rows = [{"slide_id": t.slide_id} for t in stores]
+                self.listed.emit()
+
+    def list_run(self, folder: Path) -> None:
+        """Take a run's table, doubtful slides first."""
+        self.folder = folder
+        self._stores = finished(folder)
+        table = folder / "slides.csv"
+        if table.is_file():
+            with table.open(encoding="utf-8", newline="") as f:
+                self.rows = sorted(csv.DictReader(f), key=most_doubtful)
+        else:
+            self.rows = [{"slide_id": k} for k in self._stores]
+        self.listed.emit()
+
+    def open_case(self, slide_id: str) -> None:
+        """Show a slide of the list.
+
+        Raises
+        ------
+        StoreError
+            It has no store, or that is damaged.
+        """
+        if slide_id not in self._stores:
+            raise StoreMismatchError(f"{slide_id}: has no result to show; slides.csv says why")
+        self.show_store(open_store(self._stores[slide_id]))
+
+    def show_store(self, store: SlideStore) -> None:
+        """Show a store; what is to be seen first is there on return, the rest follows."""
+        store.result  # noqa: B018 (an error leaves what was shown)
+        try:
+            review = open_review(run_of(store.path), store.slide_id, self.by)
+        except WsikitError as e:
+            review = None
+            self.told.emit(f"Review is not possible: {e}")
+        self.clear()
+        self.store, self.slide, self.review = store, find_slide(store), review
+        self._planned = plan_layers(store, self.slide)
+        for planned in [p for p in self._planned if p.shown]:
+            self._add(planned)
+        self._add_detections()
+        self.viewer.reset_view()
+        self.viewer.title = f"wsikit – {store.slide_id}"
+        self.describe()
+        self._timer.start()
+        self.opened.emit()
+
+    def show_slide(self, slide: Slide) -> None:
+        """Show a slide that was not scored."""
+        self.clear()
+        self.slide = slide
+        data, options, _ = slide_layers(slide)[0]
+        self._take(self.viewer.add_image(data, **options), 0)
+        self.viewer.reset_view()
+        self.viewer.title = f"wsikit – {slide.path.name}"
+        self.describe()
+        self.opened.emit()
+
+    def clear(self) -> None:
+        """Take away what is shown, and put what was said into the run's results."""
+        self.commit()
+        self._timer.stop()
+        for shown in self.detections.values():
+            shown.close()
+        for layer in [v for v in self.viewer.layers if v in self._ranks]:
+            self.viewer.layers.remove(layer)
+        if self.slide is not None:
+            self.slide.close()
+        self.detections, self._planned, self._ranks = {}, [], {}
+        self.store = self.slide = self.review = None
+
+    def _add(self, planned: Planned) -> None:
+        data, options, kind = planned.make()
+        self._planned.remove(planned)
+        layer = getattr(self.viewer, f"add_{kind}")(data, **options)
+        if options.get("metadata", {}).get("legend") and hasattr(layer, "colorbar"):
+            layer.colorbar.visible = True
+            layer.colorbar.color = "black"
+        self._take(layer, planned.rank)
+
+    def describe(self) -> None:
+        """Say on the canvas what is shown: the slide, and what the colours stand for."""
+        lines = [self.store.slide_id if self.store else self.slide.path.name if self.slide else ""]
+        heat = [v for v in self.viewer.layers if v.visible and v.metadata.get("legend")]
+        lines += [f"colours: {v.name}, {v.contrast_limits[0]:g} to {v.contrast_limits[1]:.3g}" for v in heat]
+        if self.detections:
+            lines.append("rings: the bluer, the higher the score")
+        self.viewer.canvas.overlays.text.text = "\n".join([*lines, "Research use only"])
+
+    def _take(self, layer: Any, rank: int) -> None:
+        """Put a layer where it belongs in the pile."""
+        layer.events.visible.connect(lambda _: self.describe())
+        self._ranks[layer] = rank
+        below = sum(self._ranks.get(other, -1) < rank for other in self.viewer.layers if other is not layer)
+        self.viewer.layers.move(self.viewer.layers.index(layer), below)
+
+    def own(self, layer: Any) -> None:
+        """A layer of this slide that a panel made: it goes when another slide is shown."""
+        self._ranks[layer] = 2000
+
+    def _add_next(self) -> None:
+        """One more of the layers that are not shown at first, between two events."""
+        if self._planned:
+            active = self.viewer.layers.selection.active
+            self._add(self._planned[0])
+            self.viewer.layers.selection.active = active
+            self._timer.start()
+
+    def add_all(self) -> None:
+        """Add the layers that are still to come at once."""
+        while self._planned:
+            self._add(self._planned[0])
+
+    def _add_detections(self) -> None:
+        assert self.store is not None
+        w, h = self.store.attributes["slide"]["size"]
+        if self.review is None:
+            return
+        for i, name in enumerate(self.review.detectors):
+            shown = DetectionLayers(self.viewer, name, self.review.objects(name), self.store.mpp, (w, h))
+            self.detections[name] = shown
+            self._take(shown.density, 1000 + 10 * i)
+            self._take(shown.points, 1001 + 10 * i)
+            if (spot := self.review.answer(name).get("hotspot")) is not None:
+                data, options, _ = hotspot_layer(name, spot, self.store.mpp)
+                self._take(self.viewer.add_shapes(data, **options), 1002 + 10 * i)
+
+    # what is said
+
+    def changed(self) -> None:
+        """The review changed: layers follow, and panels are told."""
+        assert self.review is not None
+        assert self.store is not None
+        self._said = True
+        for name, shown in self.detections.items():
+            shown.changed(self.review.objects(name))
+            layer = next((v for v in self.viewer.layers if v.name == f"{name} hotspot"), None)
+            if layer is not None and (spot := self.review.answer(name).get("hotspot")) is not None:
+                data, options, _ = hotspot_layer(name, spot, self.store.mpp)
+                layer.data = data
+                layer.features, layer.text = {"label": options["text"]["string"]}, options["text"]
+        self.reviewed.emit()
+
+    def commit(self) -> None:
+        """Put what was said into the run's results; the journal has it in any case."""
+        if self._said and self.store is not None:
+            self._said = False
+            try:
+                commit_reviews(run_of(self.store.path), [self.store.slide_id])
+                self.list_run(run_of(self.store.path))
+            except WsikitError as e:
+                self.told.emit(f"Kept in the journal, not yet in the tables: {e}")
+
+    def look_at(self, position: tuple[float, float], across_um: float = CLOSE_UM) -> None:
+        """Centre the view on a place in level-0 px."""
+        mpp = self.store.mpp if self.store else (self.slide.mpp or (1.0, 1.0)) if self.slide else (1.0, 1.0)
+        centre = to_world(np.array([position]), mpp)[0]
+        self.viewer.camera.center = tuple(float(v) for v in centre)
+        self.viewer.camera.zoom = min(self.viewer.canvas.size) / across_um
+
+
+def find_targets(paths: Sequence[Path]) -> list[Target]:
+    """Stores and slides, opened, and runs with something to show: all of them before a window is touched.
+
+    Raises
+    ------
+    SlideError, StoreError
+        One cannot be opened.
+    """
+    return [_target(path) for path in paths]
+
+
+def _target(path: Path) -> Target:
+    if (path / "run.json").exists():
+        if not finished(path):
+            raise StoreMismatchError(f"{path}: no slide of this run is finished yet")
+        return path
+    if path.suffix == ".zarr" and (is_store(path) or not any((path / name).exists() for name in ("zarr.json", ".zattrs"))):
+        return open_store(path)
+    return open_slide(path)
+
+
+def is_store(path: Path) -> bool:
+    """Whether a folder says that it is a wsikit store; other OME-Zarr images are slides."""
+    file = path / "zarr.json"
+    return file.is_file() and '"wsikit"' in file.read_text(encoding="utf-8", errors="replace")
+
+
+def finished(folder: Path) -> dict[str, Path]:
+    """Stores of a run with a result, by slide."""
+    return {p.stem: p for p in sorted((folder / "slides").glob("*.zarr")) if p.with_suffix(".json").exists()}
+
+
+def most_doubtful(row: dict[str, str]) -> tuple[int, float, str]:
+    """A key that sorts a run's rows: answers withheld first, then by the largest doubt; failed slides, which cannot be opened, last."""
+    if row.get("status") != "ok":
+        return (2, 0.0, row["slide_id"])
+    withheld = any(v != "ok" for k, v in row.items() if k.endswith(".status") and ".reviewed_" not in k)
+    doubt = max((float(v) for k, v in row.items() if k.endswith(".doubt") and v), default=0.0)
+    return (0 if withheld else 1, -doubt, row["slide_id"])
+
+
+def session_of(viewer: Any) -> Session:
+    """The session of a viewer, begun when first asked for."""
+    real = getattr(viewer, "__wrapped__", viewer)  # a plugin is handed a proxy
+    if id(real) not in _SESSIONS:
+        _SESSIONS[id(real)] = Session(real)
+    return _SESSIONS[id(real)]
