@@ -42,7 +42,7 @@ def uneven(tmp_path_factory: pytest.TempPathFactory) -> Slide:
     return Slide(path, mpp=None)
 
 
-@pytest.mark.usefixtures("screen")
+@pytest.mark.usefixtures("scored", "screen")  # torch first: its compiler and a canvas drawn by LLVM do not go together the other way round
 def test_each_level_lies_where_level_0_does(uneven: Slide) -> None:
     import napari
 

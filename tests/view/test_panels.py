@@ -207,6 +207,7 @@ def test_a_million_points_are_shown_as_density_and_near_as_points(viewer: Any) -
     viewer.layers.remove(many.density)
 
 
+@pytest.mark.slow
 def test_a_slide_is_scored_in_the_background(viewer: Any, phantom: Any, tmp_path: Path) -> None:
     from qtpy.QtTest import QTest
 
@@ -216,18 +217,42 @@ def test_a_slide_is_scored_in_the_background(viewer: Any, phantom: Any, tmp_path
     for name, (box, _) in run.chosen.items():
         box.setChecked(name == "sts-subtype")
     run.begin()
-    until = time.monotonic() + 60
-    seen = set()
-    while run.work.thread_.is_alive() and time.monotonic() < until:
-        QTest.qWait(20)
-        seen |= {v.name for v in viewer.layers}
-    QTest.qWait(100)
+    until = time.monotonic() + 240
+    while run.work.running and time.monotonic() < until:
+        QTest.qWait(50)
     assert "Done" in run.status.text()
     assert session.store.slide_id == "lms"
     assert session.store.path.is_relative_to(tmp_path)
+    assert not any("so far" in v.name for v in viewer.layers)
+    session.show_slide(Slide(phantom.path))
+    run.folder.setText(str(tmp_path / "again"))
     run.begin()
+    run.work.process.waitForStarted()
+    QTest.qWait(300)
     run.cancel()
-    while run.work.thread_.is_alive() and time.monotonic() < until:
-        QTest.qWait(20)
-    QTest.qWait(100)
+    while run.work.running and time.monotonic() < until:
+        QTest.qWait(50)
+    assert "Cancelled" in run.status.text()
     assert run.start.isEnabled()
+
+
+def test_overlays_appear_as_blocks_finish(viewer: Any, scored: Run, tmp_path: Path) -> None:
+    from safetensors.numpy import save_file
+
+    folder = tmp_path / "run"
+    shutil.copytree(scored.folder, folder)
+    table = scored.store("lms").tables()
+    parts = folder / "slides/lms.parts"
+    for name in ("sts-subtype", "mitosis"):
+        (parts / name).mkdir(parents=True)
+    n = len(table["sts-subtype"]["tissue"])
+    half = np.arange(n // 2)
+    save_file({"row": half, "probability": table["sts-subtype"]["probability"][: n // 2]}, parts / "sts-subtype/r0c0.safetensors")
+    save_file({k: table["mitosis"][k] for k in ("position", "score")}, parts / "mitosis/r0c0.safetensors")
+    run = panel(viewer, "Run")
+    run._live = {"out": folder, "parts": {}, "layers": {}}
+    run._overlays()
+    shown = {v.name: v for v in viewer.layers}
+    assert len(shown["mitosis (so far)"].data) == (table["mitosis"]["score"] >= 0.5).sum()
+    assert np.isfinite(shown["sts-subtype (so far)"].data).sum() == n // 2
+    run._clear_live()

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import threading
+import os
+import re
+import signal
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from qtpy.QtCore import QObject, Signal
+from qtpy.QtCore import QObject, QProcess, QTimer, Signal
 from qtpy.QtWidgets import QCheckBox, QFormLayout, QLabel, QLineEdit, QProgressBar, QPushButton, QVBoxLayout, QWidget
 from safetensors.numpy import load_file
 
 from wsikit.errors import WsikitError
 from wsikit.models import pipelines
 from wsikit.overlay.heat import heat_map, heat_placement
-from wsikit.run import Progress, score
 from wsikit.run.job import Job, choose_models, read_run
 from wsikit.run.plan import Plan
 from wsikit.run.prepare import load_plan
@@ -23,44 +25,57 @@ from wsikit.store.durable import digest_of
 from wsikit.view.layers import MITOSIS, UNITS, fading_viridis, to_world
 from wsikit.view.session import Session, session_of
 
-
-class _Cancelled(KeyboardInterrupt):
-    """What a run takes for Ctrl-C: it stops, and what is done is kept."""
+LOOK_MS = 1500  # how often new blocks are looked for
 
 
 class Work(QObject):
-    """A run in a thread of its own; signals arrive in the window's."""
+    """A run in a process of its own: what crashes there leaves the window alone, and a window that draws by LLVM cannot load torch's compiler."""
 
-    progress = Signal(object)
+    blocks = Signal(int, int)  # done, of how many
     done = Signal(str)  # the run's folder
     failed = Signal(str)
 
-    def __init__(self, slide: Path, out: Path, names: list[str], models: dict[str, str], options: dict[str, Any]) -> None:
+    def __init__(self, slide: Path, out: Path, options: list[str]) -> None:
         super().__init__()
-        self._arguments = (slide, out, names, models, options)
-        self._stop = threading.Event()
-        self.thread_ = threading.Thread(target=self._run, name="wsikit-run", daemon=True)
+        self._out, self._said, self._cancelled = out, "", False
+        self.process = QProcess()
+        self.process.readyReadStandardError.connect(self._read)
+        self.process.readyReadStandardOutput.connect(self._read)
+        self.process.finished.connect(self._finished)
+        self._arguments = ["-m", "wsikit", "score", str(slide), "-o", str(out), "--workers", "0", *options]
+
+    def start(self) -> None:
+        """Begin."""
+        self.process.start(sys.executable, self._arguments)
+
+    @property
+    def running(self) -> bool:
+        """Whether it is still at work."""
+        return bool(self.process.state() != QProcess.ProcessState.NotRunning)
 
     def cancel(self) -> None:
-        """Stop after the block that is being done; what is done is kept."""
-        self._stop.set()
+        """Stop; what is done is kept."""
+        self._cancelled = True
+        if sys.platform == "win32":
+            self.process.kill()
+        elif pid := self.process.processId():
+            os.kill(pid, signal.SIGINT)
 
-    def _told(self, progress: Progress) -> None:
-        if self._stop.is_set():
-            raise _Cancelled
-        self.progress.emit(progress)
+    def _read(self) -> None:
+        text = bytes(self.process.readAllStandardError()).decode(errors="replace") + bytes(self.process.readAllStandardOutput()).decode(errors="replace")
+        self._said = (self._said + text)[-4000:]
+        if found := re.findall(r"(\d+)/(\d+) blocks", text):
+            self.blocks.emit(int(found[-1][0]), int(found[-1][1]))
 
-    def _run(self) -> None:
-        slide, out, names, models, options = self._arguments
-        try:
-            run = score([slide], out, names, models=models, workers=0, on_progress=self._told, **options)
-        except _Cancelled:
+    def _finished(self, code: int, _: Any = None) -> None:
+        self._read()
+        if self._cancelled:
             self.failed.emit("Cancelled; what is done is kept, and running again goes on from there.")
-        except (WsikitError, OSError) as e:
-            self.failed.emit(str(e))
+        elif code == 0:
+            self.done.emit(str(self._out))
         else:
-            failed = "; ".join(run.failed.values())
-            self.failed.emit(failed) if failed else self.done.emit(str(run.folder))
+            lines = [line for line in self._said.splitlines() if "failed:" in line or line.startswith("wsikit:")]
+            self.failed.emit(lines[-1].strip() if lines else f"The run ended with code {code}.")
 
 
 class Run(QWidget):
@@ -71,6 +86,8 @@ class Run(QWidget):
         self.session: Session = session_of(napari_viewer)
         self.work: Work | None = None
         self._live: dict[str, Any] = {}
+        self._look = QTimer(interval=LOOK_MS)
+        self._look.timeout.connect(self._overlays)
         layout, form = QVBoxLayout(self), QFormLayout()
         self.folder = QLineEdit(str(Path.home() / "wsikit-runs"))
         form.addRow("Into", self.folder)
@@ -96,22 +113,24 @@ class Run(QWidget):
     def begin(self) -> None:
         """Score the slide that is open with what is chosen."""
         slide = self.session.slide
-        if slide is None or (self.work is not None and self.work.thread_.is_alive()):
+        if slide is None or (self.work is not None and self.work.running):
             self.status.setText("Open a slide first." if slide is None else "A slide is being scored.")
             return
-        names = [name for name, (box, _) in self.chosen.items() if box.isChecked()]
-        models = {name: model.text().strip() for name, (box, model) in self.chosen.items() if box.isChecked() and model.text().strip()}
-        mpp = {"mpp_override": slide.mpp[0]} if slide.mpp and slide.mpp_source in ("override", "csv") else {}
+        options = [f for name, (box, _) in self.chosen.items() if box.isChecked() for f in ("--pipeline", name)]
+        options += [f for name, (box, m) in self.chosen.items() if box.isChecked() and m.text().strip() for f in ("--model", f"{name}={m.text().strip()}")]
+        if slide.mpp and slide.mpp_source in ("override", "csv"):
+            options += ["--mpp-override", str(slide.mpp[0])]
         out = Path(self.folder.text()).expanduser() / slide.path.stem
         self._live = {"out": out, "parts": {}, "layers": {}}
-        self.work = Work(slide.path, out, names, models, mpp)
-        self.work.progress.connect(self._progress)
+        self.work = Work(slide.path, out, options)
+        self.work.blocks.connect(self._blocks)
         self.work.done.connect(self._done)
         self.work.failed.connect(self._failed)
         self._busy(True)
         self.bar.setRange(0, 0)
         self.status.setText(f"Scoring {slide.path.name} into {out}")
-        self.work.thread_.start()
+        self.work.start()
+        self._look.start()
 
     def cancel(self) -> None:
         """Stop the run; what is done is kept."""
@@ -124,19 +143,14 @@ class Run(QWidget):
         self.stop.setEnabled(on)
         self.bar.setVisible(on)
 
-    def _progress(self, progress: Progress) -> None:
-        if progress.kind == "planned":
-            self.bar.setRange(0, progress.blocks)
-            self.bar.setValue(0)
-        elif progress.kind == "block":
-            self.bar.setValue(self.bar.value() + 1)
-            self.status.setText(f"{self.bar.value()} of {self.bar.maximum()} blocks")
-            self._overlays(progress.slide_id)
-        elif progress.kind == "paused":
-            self.status.setText(progress.reason)
+    def _blocks(self, done: int, of: int) -> None:
+        self.bar.setRange(0, of)
+        self.bar.setValue(done)
+        self.status.setText(f"{done} of {of} blocks")
 
     def _done(self, folder: str) -> None:
         self._busy(False)
+        self._look.stop()
         self._clear_live()
         try:
             self.session.open([Path(folder)])
@@ -146,6 +160,7 @@ class Run(QWidget):
 
     def _failed(self, why: str) -> None:
         self._busy(False)
+        self._look.stop()
         self.status.setText(why)
 
     def _clear_live(self) -> None:
@@ -154,9 +169,11 @@ class Run(QWidget):
                 self.session.viewer.layers.remove(layer)
         self._live = {}
 
-    def _overlays(self, slide_id: str) -> None:
+    def _overlays(self) -> None:
         """Show what is done so far."""
-        path = self._live["out"] / "slides" / f"{slide_id}.zarr"
+        path = next(iter(sorted((self._live["out"] / "slides").glob("*.zarr"))), None)
+        if path is None:
+            return
         try:
             if "plan" not in self._live:
                 job = Job.model_validate(read_run(self._live["out"])["job"])
@@ -165,7 +182,7 @@ class Run(QWidget):
                 if name in self._live["plan"].stages:
                     self._show(name, card, self._new_parts(path, name))
         except (WsikitError, OSError):
-            return  # a part that is being written; the next block shows it
+            return  # something that is being written; the next look shows it
 
     def _new_parts(self, path: Path, name: str) -> list[dict[str, np.ndarray]]:
         """Parts of a pipeline, each read once."""
