@@ -159,7 +159,7 @@ class Review:
         verdict = next((e for e in reversed(self.standing) if isinstance(e.change, Verdict) and e.change.pipeline == pipeline), None)
         if pipeline in self.detectors:
             found = count_again(self, pipeline)
-        elif pipeline in self.cards and self.edited and pipeline in self._tables:
+        elif self.edited and self._classifies(pipeline):
             found = call_again(self, pipeline, self._tables[pipeline])
         else:
             found = {k: v for k, v in self.results[pipeline].items() if k != "model"}
@@ -174,7 +174,10 @@ class Review:
     def touched(self) -> list[str]:
         """Pipelines whose answer a person had a part in."""
         named = {e.change.pipeline for e in self.standing if isinstance(e.change, Label | Move | Verdict)}
-        return [n for n in self.results if n in named or (self.edited and n in self.cards and n in self._tables)]
+        return [n for n in self.results if n in named or (self.edited and (n in self.detectors or self._classifies(n)))]
+
+    def _classifies(self, pipeline: str) -> bool:
+        return pipeline in self.cards and self.cards[pipeline].task == "classify" and pipeline in self._tables
 
     def summary(self) -> dict[str, Any] | None:
         """What belongs into the slide's result, beside the models' answers; None where nothing stands."""

@@ -100,10 +100,8 @@ def pipeline_html(name: str, r: Mapping[str, Any]) -> str:
     if "call" in r:
         rows = "".join(_bar(c, v) for c, v in sorted(r["probability"].items(), key=lambda kv: -kv[1]))
         return f"<h3>{escape(name)}: {escape(r['call'])}</h3><table>{rows}</table><p>Doubt {r['doubt']:.2f} (0 certain, 1 all alike), {r['n_tiles']} tiles.</p>"
-    if "count" in r:
-        head = f"{r['per_mm2']:.1f}/mm² ({r['low']:.1f}–{r['high']:.1f})"
-    else:
-        head = f"{r['group']} risk" if r.get("group") else in_words(r)
+    other = f"{r['group']} risk" if r.get("group") else in_words(r)
+    head = f"{r['per_mm2']:.1f}/mm² ({r['low']:.1f}–{r['high']:.1f})" if "count" in r else other
     return f"<h3>{escape(name)}: {escape(head)}</h3><p>{escape(in_words(r))}</p>{_grades(r)}"
 
 
