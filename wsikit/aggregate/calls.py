@@ -13,14 +13,18 @@ import numpy as np
 
 from wsikit.aggregate.doubt import doubt, prediction_set, tempered, withheld_call
 from wsikit.models._card import Card
+from wsikit.models._mil import bag_probability
+
+TELLING = 8
 
 
-def call_slide(card: Card, probability: np.ndarray, outlying: np.ndarray | None = None) -> dict[str, Any]:
+def call_slide(card: Card, probability: np.ndarray, outlying: np.ndarray | None = None, attention: np.ndarray | None = None) -> dict[str, Any]:
     """The call of a slide from its tiles' probabilities, float32 (N, K), and which of them look like nothing known, (N,).
 
     Returns ``status`` (``ok`` or ``abstained``), ``reason``, ``call`` (empty when withheld), ``probability`` and
     ``tile_share`` by class, ``doubt`` and ``n_tiles``. Without any tile, or with a tile that the model gave no number,
-    there are no probabilities. A calibrated model's probabilities are at its temperature, and there are also ``set``, ``coverage`` (see
+    there are no probabilities. With the ``attention`` of each tile (N,), logits, the slide is
+    their weighted mean (`wsikit.models._mil`). A calibrated model's probabilities are at its temperature, and there are also ``set``, ``coverage`` (see
     `prediction_set`) and ``outlying``, the share of outlying tiles, where it has rules for them.
     """
     n = len(probability)
@@ -30,9 +34,32 @@ def call_slide(card: Card, probability: np.ndarray, outlying: np.ndarray | None 
         reason = f"the model gave no number for {odd} of {n} tiles: it is damaged, or its arithmetic overflows on this device"
         return _decided(card, None, np.zeros(len(card.classes)), n, reason)
     share = np.bincount(probability.argmax(1), minlength=len(card.classes)) / n
+    if attention is not None:
+        return _decided(card, bag_probability(probability, attention), share, n)
     temperature = card.calibration.temperature if card.calibration else 1.0
     strange = None if outlying is None else float(np.mean(outlying != 0))
     return _decided(card, tempered(probability, temperature).mean(0), share, n, outlying=strange)
+
+
+def telling_tiles(card: Card, probability: np.ndarray, origin: np.ndarray, size: np.ndarray, result: dict[str, Any]) -> dict[str, Any]:
+    """The tiles that speak most for the most probable class of a slide, and most against it: ``class``, and up to 8 each of x, y, w, h (level-0 px), p.
+
+    Parameters
+    ----------
+    probability : float32 (N, K); ``origin`` int64 (N, 2) and ``size`` (N, 2) in level-0 px
+    result : that of `call_slide`; without probabilities there are no such tiles
+    """
+    if not result["probability"]:
+        return {}
+    name = max(card.classes, key=result["probability"].__getitem__)
+    p = probability[:, card.classes.index(name)]
+    order = np.argsort(-p, kind="stable")
+
+    def told(rows: np.ndarray) -> list[list[float]]:
+        return [[*map(float, origin[i]), *(round(float(v), 2) for v in size[i]), round(float(p[i]), 4)] for i in rows]
+
+    n = min(TELLING, len(p) // 2)
+    return {"tiles": {"class": name, "for": told(order[:n]), "against": told(order[::-1][:n])}}
 
 
 def call_patient(card: Card, slides: Sequence[dict[str, Any]]) -> dict[str, Any]:

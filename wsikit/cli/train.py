@@ -44,6 +44,7 @@ def register(app: typer.Typer) -> None:
         init: Annotated[str, typer.Option("--init", help="imagenet, none, a file of weights, or a model to go on from.")] = "",
         precision: Annotated[str, typer.Option("--precision", help="fp32, bf16 or fp16.")] = "",
         folds: Annotated[int, typer.Option("--folds", min=0, help="Cross-validate first. Columns 'fold' or --by-site come before.")] = 0,
+        mil: Annotated[bool, typer.Option("--mil", help="Call slides by attention over tiles; the network is the encoder, as it starts.")] = False,
         tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Also write TensorBoard's files (extra 'tensorboard').")] = False,
         seed: Annotated[int, typer.Option("--seed")] = 0,
         device: Annotated[str, typer.Option("--device")] = "cpu",
@@ -65,6 +66,7 @@ def register(app: typer.Typer) -> None:
         from wsikit.run.job import check_device
         from wsikit.train import tasks
         from wsikit.train.classify import Options
+        from wsikit.train.mil import mil_recipe
         from wsikit.train.parallel import join_group
         from wsikit.train.presets import choose_recipe
 
@@ -90,6 +92,8 @@ def register(app: typer.Typer) -> None:
         else:
             values = {"mpp": mpp, "tile_px": tile, "stain": stain, "initial": init, "precision": precision, "architecture": architecture}
             chosen = choose_recipe(task, preset, recipe, {k: v for k, v in values.items() if v}, epochs)
+            if mil:
+                chosen = mil_recipe(chosen) if epochs is None else mil_recipe(chosen).shortened(epochs)
             with join_group(device) as group:
                 ways = Options(per_slide, seed, group.device, folds, by_site, tensorboard, typer.echo)
                 card = tasks.tumour(labels, out, chosen, ways, group) if task == "tumour" else tasks.subtype(task, labels, out, chosen, ways, group)

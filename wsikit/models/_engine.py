@@ -89,7 +89,7 @@ def choose_engine(card: Card, folder: Path, device: str, wanted: str = AUTO) -> 
         raise UsageError(f"engine '{wanted}': there are {', '.join((AUTO, *ENGINES))}")
     if wanted == TORCH or (wanted == AUTO and not _worth_it(card, folder, device)):
         return TORCH, None
-    if card.task != "classify" or device != "cpu" or card.weights.file.endswith(".onnx"):
+    if card.task != "classify" or device != "cpu" or card.weights.file.endswith(".onnx") or card.architecture.get("name") == "mil":
         raise ModelError(f"model {card.name}: engine {wanted} runs classifiers of torch on the CPU; use --engine {AUTO}")
     candidates = [wanted] if wanted != AUTO else [BFLOAT16, OPENVINO] if _has_amx() else [OPENVINO]
     reason = ""
@@ -109,6 +109,8 @@ def choose_engine(card: Card, folder: Path, device: str, wanted: str = AUTO) -> 
 
 def _worth_it(card: Card, folder: Path, device: str) -> bool:
     file = folder / card.weights.file
+    if card.architecture.get("name") == "mil":
+        return False  # it says more of a tile than a classifier does
     return card.task == "classify" and device == "cpu" and file.suffix == ".safetensors" and file.stat().st_size >= LARGE_BYTES and _has_openvino()
 
 

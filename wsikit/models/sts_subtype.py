@@ -12,10 +12,10 @@ from torch import nn
 from torchvision.models import DenseNet, densenet121
 
 from wsikit.errors import CardError
-from wsikit.models import _backbone
+from wsikit.models import _backbone, _mil
 from wsikit.models._card import Card
 from wsikit.models._inception import inception, slim_inception
-from wsikit.models._network import Classifier, load_weights
+from wsikit.models._network import Classifier, TileClassifier, load_weights
 
 PIPELINE = "sts-subtype"
 CLASSES = ("DDLPS", "LMS", "MFS", "SS", "UPS")
@@ -25,7 +25,7 @@ _NAMED: dict[str, Callable[..., nn.Module]] = {
     "inception_v3": inception,
     "inception_v3_slim": slim_inception,
 }
-ARCHITECTURES = (*_NAMED, *_backbone.LIBRARIES)
+ARCHITECTURES = (*_NAMED, *_backbone.LIBRARIES, _mil.NAME)
 
 
 def build(card: Card) -> nn.Module:
@@ -38,6 +38,8 @@ def build(card: Card) -> nn.Module:
     """
     arguments = dict(card.architecture)
     name = arguments.pop("name", None)
+    if name == _mil.NAME:
+        return _mil.build(card, _with_head)
     if name in _backbone.LIBRARIES:
         return _backbone.build(card)
     if name not in _NAMED:
@@ -48,7 +50,14 @@ def build(card: Card) -> nn.Module:
         raise CardError(f"model {card.name}: architecture: {e}") from e
 
 
-def load(card: Card, folder: Path, device: str) -> Classifier:
+def _with_head(card: Card) -> tuple[nn.Module, str]:
+    net = build(card)
+    return net, _backbone.last_linear(net, len(card.classes), card.name)
+
+
+def load(card: Card, folder: Path, device: str) -> TileClassifier:
     """The trained model of a folder, on a device."""
     net = load_weights(build(card), card, folder)
+    if isinstance(net, _mil.MilNet):
+        return _mil.MilClassifier(card, net, device)
     return Classifier(card, net, _backbone.last_linear(net, len(card.classes), card.name), device)

@@ -17,7 +17,7 @@ from wsikit.overlay.shapes import hotspot_outlines
 from wsikit.store import SlideStore
 
 HOTSPOT_PX = 2000
-TILES, TILE_PX = 8, 176
+TILE_PX = 176
 _RING_UM = 12.0
 _COARSE = 2.0  # µm/px: beyond it cells cannot be told, so that a picture of tiles would show nothing
 
@@ -65,7 +65,7 @@ def hotspot_picture(store: SlideStore, name: str, result: Mapping[str, Any]) -> 
 
 
 def top_tiles(store: SlideStore, name: str, result: Mapping[str, Any]) -> list[Picture]:
-    """The tiles with the highest probability of the called class, highest first; none where pixels of them were not kept.
+    """The tiles that speak most for the called class, then those most against it; none where pixels of them were not kept.
 
     Raises
     ------
@@ -73,18 +73,16 @@ def top_tiles(store: SlideStore, name: str, result: Mapping[str, Any]) -> list[P
         The store is damaged.
     """
     finest = store.levels()[0][1]
-    if result["status"] != "ok" or "call" not in result or max(finest.scale) > _COARSE:
+    if result["status"] != "ok" or "tiles" not in result or max(finest.scale) > _COARSE:
         return []
-    table = store.tables()[name]
-    p = table["probability"][:, table.attributes["classes"].index(result["call"])]
-    origin, size = table["origin"], table["size"]
-    found = []
-    for i in np.argsort(-p, kind="stable")[:TILES]:
-        (x, y), (w, h) = origin[i].tolist(), size[i].tolist()
-        rgb, _ = window(store, (x, y, x + w, y + h), 1024)
-        image = Image.fromarray(rgb)
-        image.thumbnail((TILE_PX, TILE_PX))
-        found.append(Picture(_jpeg(image), f"Tile at x {x}, y {y}: {result['call']} {p[i]:.2f}", f"{p[i]:.2f} at {x}, {y}", image.width))
+    told, found = result["tiles"], []
+    for side in ("for", "against"):
+        for x, y, w, h, p in told[side]:
+            rgb, _ = window(store, (x, y, x + w, y + h), 1024)
+            image = Image.fromarray(rgb)
+            image.thumbnail((TILE_PX, TILE_PX))
+            alt = f"Tile at x {x:.0f}, y {y:.0f}: {told['class']} {p:.2f}"
+            found.append(Picture(_jpeg(image), alt, f"{side}: {p:.2f} at {x:.0f}, {y:.0f}", image.width))
     return found
 
 

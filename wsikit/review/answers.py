@@ -51,7 +51,8 @@ def call_again(review: Review, pipeline: str, table: Table) -> dict[str, Any]:
     centre = table["origin"] + table["size"] / 2
     gone = on_mask(centre, review.gone | review.outside, review.downsample)
     outlying = table["outlying"][~gone] if "outlying" in table else None
-    return call_slide(review.cards[pipeline], table["probability"][~gone], outlying)
+    attention = table["attention"][~gone] if "attention" in table else None
+    return call_slide(review.cards[pipeline], table["probability"][~gone], outlying, attention)
 
 
 def with_verdict(answer: dict[str, Any], entry: Entry | None, model_call: str | None) -> dict[str, Any]:

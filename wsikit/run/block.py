@@ -117,7 +117,7 @@ def _score(model: Network, stage: Stage, rows: np.ndarray, canvas: Canvas) -> di
         elif model.card.task == "segment":
             parts.append({"row": rows[chosen], **result})
         else:
-            parts.append({"row": rows[chosen], "probability": result["probability"], "feature": result["feature"].astype(np.float16)})
+            parts.append({"row": rows[chosen], **result, "feature": result["feature"].astype(np.float16)})
     return {k: np.concatenate([p[k] for p in parts]) for k in parts[0]}
 
 

@@ -13,7 +13,7 @@ import zarr
 from safetensors.numpy import load_file
 
 from wsikit import RESEARCH_USE_ONLY, __version__
-from wsikit.aggregate.calls import call_slide
+from wsikit.aggregate.calls import call_slide, telling_tiles
 from wsikit.aggregate.counting import Grounds, count_mitoses
 from wsikit.aggregate.doubt import outside_domain, poor_quality, unknown_colours
 from wsikit.aggregate.features import Inputs
@@ -61,6 +61,7 @@ NO_NUMBERS = (
     "corrected",
     "region_mm2",
     "share",
+    "tiles",
     "grading",
     "risk",
     "group",
@@ -205,7 +206,11 @@ def _write_columns(path: Path, store: SlideStore, stage: Stage, card: Card, ref:
         columns |= tile_columns(stage)
         if (outlying := mark_tiles(card, Path(ref.folder), columns["feature"])) is not None:
             columns["outlying"] = outlying
-        heat, place, channels = heat_map(stage.grid, stage.cells, columns["probability"]), heat_placement(stage.grid), list(card.classes)
+        values, channels = columns["probability"], list(card.classes)
+        if "attention" in columns and len(values):  # 1 is the tile that is looked at most
+            values = np.column_stack([values, np.exp(columns["attention"] - columns["attention"].max())])
+            channels.append("attention")
+        heat, place = heat_map(stage.grid, stage.cells, values), heat_placement(stage.grid)
     write_table(table, columns, attributes)
     top = 1.0 if card.task != "detect" else max(1.0, float(np.nanmax(heat, initial=0.0, where=~np.isnan(heat))))
     window = {"min": 0.0, "max": top, "start": 0.0, "end": top}
@@ -285,7 +290,9 @@ def _pipeline_result(store: SlideStore, card: Card, job: Job, stage: Stage | Non
     if card.task == "classify":
         inside = _inside(store, table, within)
         outlying = table["outlying"][inside] if "outlying" in table else None
-        result = call_slide(card, table["probability"][inside], outlying)
+        attention = table["attention"][inside] if "attention" in table else None
+        result = call_slide(card, table["probability"][inside], outlying, attention)
+        result |= telling_tiles(card, table["probability"][inside], table["origin"][inside], table["size"][inside], result)
     elif card.task == "segment":
         result = _describe(store, card, len(table["map"]))
     else:

@@ -161,7 +161,7 @@ def _train(items: Sequence[Labelled], folder: Path, card: Card, recipe: Recipe, 
     if group.first:
         group.wait()
     tiles, held = Tiles(x, _labels(train, card)[owner]), Tiles(vx, _labels(val, card)[vowner])
-    _require_tiles(card, tiles, held)
+    require_classes(card, tiles.label, held.label)
     torch.manual_seed(options.seed)
     net, head = trainable(card, recipe.loss.auxiliary)
     origin = initialise(net, head, card.architecture, recipe.initial, options.log)
@@ -190,9 +190,16 @@ def _labels(items: Sequence[Labelled], card: Card) -> np.ndarray:
     return np.array([card.classes.index(i.label) for i in items], np.int64)
 
 
-def _require_tiles(card: Card, tiles: Tiles, held: Tiles) -> None:
-    unseen = [c for i, c in enumerate(card.classes) if not (tiles.label == i).any()]
-    if unseen or not len(held.label):
+def require_classes(card: Card, label: np.ndarray, held: np.ndarray) -> None:
+    """There is something of each class to learn from, and something to validate on.
+
+    Raises
+    ------
+    LabelsError
+        There is not.
+    """
+    unseen = [c for i, c in enumerate(card.classes) if not (label == i).any()]
+    if unseen or not len(held):
         raise LabelsError(
             f"no tile with tissue to {'train on of class ' + ', '.join(unseen) if unseen else 'validate on'}; "
             "add slides, or train 'subtype' with the classes that there are"
@@ -218,4 +225,4 @@ def clear_up(folder: Path) -> None:
             path.unlink()
 
 
-__all__ = ["TRAINING", "Options", "answers", "clear_up", "cross_validate", "nothing_left_of_refused", "scaled", "train_classifier"]
+__all__ = ["TRAINING", "Options", "answers", "clear_up", "cross_validate", "nothing_left_of_refused", "require_classes", "scaled", "train_classifier"]

@@ -116,6 +116,19 @@ UNET = Recipe(
     patience=10,
 )
 
+MIL = Recipe(
+    name="mil",
+    reference="our defaults for gated attention (Ilse et al., ICML 2018) over the features of a frozen encoder; a unit is a slide",
+    architecture={"name": "mil", "encoder": {"name": "densenet121"}},
+    tile_px=224,
+    batch=2,
+    accumulate=4,
+    stages=[Stage(epochs=30, learning_rate=3e-4, weight_decay=1e-3, schedule="cosine")],
+    augment=Augment(turns=False, restain=0, jitter=0),
+    patience=10,
+    keep="loss",
+)
+
 PRESETS = {r.name: r for r in (PLAIN, FOERSCH, ZHANG, DEEPPATH, UNET)}
 OF_TASK = {"sts-subtype": "foersch", "rms-subtype": "zhang", "subtype": "plain", "tumour": "unet"}
 

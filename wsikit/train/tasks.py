@@ -17,6 +17,7 @@ from wsikit.resolution import parse_number
 from wsikit.train.classify import Options, train_classifier
 from wsikit.train.detect import Points, train_detector
 from wsikit.train.labels import Labelled, check_patients, read_labels, read_mpp, read_table
+from wsikit.train.mil import train_mil
 from wsikit.train.parallel import Group
 from wsikit.train.presets import OF_TASK, PRESETS
 from wsikit.train.prognosis import Options as SurvivalOptions
@@ -29,12 +30,14 @@ OVERLAP_PX = 64  # of a segmenter's tiles: what lies at a tile's edge is seen wh
 LICENCE = "not stated by whoever trained it"
 
 
-def subtype(task: str, labels: Path, out: Path, recipe: Recipe | None = None, options: Options | None = None, group: Group | None = None) -> Card:
+def subtype(
+    task: str, labels: Path, out: Path, recipe: Recipe | None = None, options: Options | None = None, group: Group | None = None, *, mil: bool = False
+) -> Card:
     """Train ``sts-subtype``, ``rms-subtype``, or ``subtype`` with any classes (served by the ``sts-subtype`` pipeline).
 
     Parameters
     ----------
-    recipe : by default the task's own preset
+    recipe : by default the task's own preset; one of `wsikit.train.mil.mil_recipe` calls slides by attention over their tiles
 
     Raises
     ------
@@ -50,6 +53,8 @@ def subtype(task: str, labels: Path, out: Path, recipe: Recipe | None = None, op
     classes = classes or sorted({i.label for i in items})
     fields = _common(out, pipeline, "classify", classes, recipe.mpp, [i for i in items if i.split != "test"])
     fields |= {"architecture": recipe.architecture, "tile_px": recipe.tile_px, "batch": recipe.batch, "stain": recipe.stain}
+    if recipe.architecture.get("name") == "mil":
+        return train_mil(items, out, fields | {"batch": 16}, recipe, options)
     return train_classifier(items, out, fields, recipe, options, group)
 
 

@@ -125,7 +125,7 @@ def draw_tiles(
         A store holds no pixels that can be used, or an image is smaller than a tile.
     """
     images, owner = [], []
-    for i, tile in _drawn(slides, card, per_slide, on_slide):
+    for i, tile in drawn(slides, card, per_slide, on_slide):
         images.append(tile)
         owner.append(i)
     side = card.tile_px
@@ -143,10 +143,10 @@ def draw_to_disk(slides: Sequence[Source], card: Card, per_slide: int, path: Pat
         The disk has no room for them.
     """
     shape = (card.tile_px, card.tile_px, 3)
-    return to_disk(_drawn(slides, card, per_slide, lambda _: None), len(slides) * per_slide, shape, path)
+    return to_disk(drawn(slides, card, per_slide, lambda _: None), len(slides) * per_slide, shape, path)
 
 
-def to_disk(drawn: Iterator[tuple[int, np.ndarray]], most: int, shape: tuple[int, int, int], path: Path) -> tuple[np.ndarray, np.ndarray]:
+def to_disk(found: Iterator[tuple[int, np.ndarray]], most: int, shape: tuple[int, int, int], path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Tiles uint8 of a shape, at ``most`` so many, in a file that is mapped: all of them, and of which slide each is; drawn once.
 
     Raises
@@ -164,7 +164,7 @@ def to_disk(drawn: Iterator[tuple[int, np.ndarray]], most: int, shape: tuple[int
             )
         owner = []
         with atomic_path(path) as tmp, tmp.open("wb") as f:
-            for i, tile in drawn:
+            for i, tile in found:
                 f.write(np.ascontiguousarray(tile).data)
                 owner.append(i)
         with atomic_path(owners) as tmp, tmp.open("wb") as f:
@@ -175,9 +175,10 @@ def to_disk(drawn: Iterator[tuple[int, np.ndarray]], most: int, shape: tuple[int
         return (np.memmap(path, np.uint8, "c", shape=whole) if len(owned) else np.empty(whole, np.uint8)), owned
 
 
-def _drawn(
-    slides: Sequence[tuple[Path, float | None] | Source], card: Card, per_slide: int, on_slide: Callable[[int], None]
+def drawn(
+    slides: Sequence[tuple[Path, float | None] | Source], card: Card, per_slide: int, on_slide: Callable[[int], None] = lambda _: None
 ) -> Iterator[tuple[int, np.ndarray]]:
+    """The tiles of `draw_tiles` one by one, each with the number of its slide."""
     sources = [s if isinstance(s, Source) else Source(*s) for s in slides]
     pictures = [s for s in sources if is_tile_image(s.path)]
     stains = _stains(pictures, card)

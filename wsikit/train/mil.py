@@ -1,0 +1,186 @@
+"""Train gated attention over slides: features of every tile once, through a frozen encoder, then bags of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from wsikit import __version__
+from wsikit.metrics import bootstrap
+from wsikit.models import family, read_card
+from wsikit.models._card import Card, write_model
+from wsikit.models._mil import MilNet
+from wsikit.store.durable import atomic_path, digest_of
+from wsikit.train.classify import _PLACEHOLDER, TRAINING, Options, clear_up, nothing_left_of_refused, require_classes
+from wsikit.train.fit import fit
+from wsikit.train.held import scores
+from wsikit.train.initial import initialise
+from wsikit.train.labels import Labelled, split_by_patient
+from wsikit.train.learner import class_weights, scaled
+from wsikit.train.page import write_page
+from wsikit.train.parallel import Group
+from wsikit.train.presets import MIL
+from wsikit.train.recipe import Recipe
+from wsikit.train.tiles import Source, drawn
+
+BAG_TILES = 4096  # of a slide, drawn anew for each step; validation takes all
+_ROWS = 65536
+
+
+@dataclass(frozen=True)
+class Bags:
+    """Features float16 (N, D) of all tiles, on the disk; where each slide's begin, int64 (S + 1,); the class of each slide, int64 (S,)."""
+
+    feature: np.ndarray
+    start: np.ndarray
+    label: np.ndarray
+
+    def take(self, slide: int, rows: np.ndarray | None = None) -> Tensor:
+        """A slide's features, or some rows of them: float32 (n, D)."""
+        mine = self.feature[self.start[slide] : self.start[slide + 1]]
+        return torch.from_numpy(np.asarray(mine if rows is None else mine[np.sort(rows)], np.float32))
+
+
+def train_mil(items: Sequence[Labelled], out: Path, card_fields: dict[str, Any], recipe: Recipe, options: Options | None = None) -> Card:
+    """Train from slides and write a model folder; returns its card. ``card_fields`` has the architecture ``mil`` with its ``encoder``.
+
+    The encoder stays as it starts (``recipe.initial``); tiles pass through it once, into a file, so that slides of 100,000 tiles need the memory of a few
+    thousand. Validation is over slides.
+
+    Raises
+    ------
+    SlideError
+        A slide cannot be used.
+    LabelsError
+        There are too few patients to hold any out, or no tile with tissue of a class.
+    StoreMismatchError
+        ``out`` holds an unfinished training of something else.
+    """
+    options = Options() if options is None else options
+    card, folder, group = Card(**card_fields, weights=_PLACEHOLDER), out / TRAINING, Group(device=options.device)
+    train, val = split_by_patient(items, recipe.validation_share, options.seed)
+    options.log(f"{len(train)} slides to train on, {len(val)} to validate on, no patient in both")
+    torch.manual_seed(options.seed)
+    net: MilNet = family(card.pipeline).build(card)
+    encoder_card = dict(card.architecture["encoder"])
+    origin = initialise(net.encoder, [], encoder_card, recipe.initial, options.log)
+    net.to(group.device).eval()
+    facts = [[(str(i.path), i.label, i.patient, i.mpp) for i in part] for part in (train, val)]
+    key = digest_of([facts, card.model_dump(mode="json"), recipe.model_dump(mode="json"), options.per_slide, options.seed, origin, __version__])
+    with nothing_left_of_refused(out):
+        bags = [_bags(net, part, card, options.per_slide, folder / f"{name}-{key}.tiles") for name, part in (("train", train), ("validation", val))]
+        require_classes(card, bags[0].label, bags[1].label)
+    learner = BagLearner(net, card, recipe, bags[0], bags[1])
+    history = fit(learner, recipe, folder, key, group, seed=options.seed, log=options.log, tensorboard=options.tensorboard)
+    probability = learner.answers(group)
+    training = {"recipe": recipe.model_dump(mode="json"), "started_from": origin, "seed": options.seed, "tiles_per_slide": options.per_slide}
+    metrics = {"validation": _figures(bags[1].label, probability, [i.patient for i in val])}
+    done = write_model(
+        out, {**card_fields, "metrics": metrics, "training": training | {"wsikit": __version__}}, {k: v.cpu() for k, v in net.state_dict().items()}
+    )
+    write_page(folder, done, recipe, history, {"training": train, "validation": val})
+    clear_up(folder)
+    return read_card(out)
+
+
+def _figures(label: np.ndarray, probability: np.ndarray, patients: Sequence[str]) -> dict[str, Any]:
+    about = bootstrap(lambda rows: scores(label[rows], probability[rows], "accuracy")["balanced accuracy"], patients)
+    found = {k: round(v, 4) for k, v in scores(label, probability, "accuracy").items() if k != "score"}
+    return {
+        "unit": "slides",
+        "n": len(label),
+        "patients": len(set(patients)),
+        **found,
+        "balanced_accuracy_interval": [round(about.low, 4), round(about.high, 4)],
+    }
+
+
+@torch.inference_mode()
+def _bags(net: MilNet, items: Sequence[Labelled], card: Card, per_slide: int, path: Path) -> Bags:
+    """The features of all tiles of some slides, written as they come; slides without a tile are left out."""
+    owners, device = path.with_suffix(".npy"), next(net.parameters()).device
+    width = net.mil.width
+    if not owners.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        owner: list[int] = []
+        with atomic_path(path) as tmp, tmp.open("wb") as f:
+            pending: list[np.ndarray] = []
+
+            def put() -> None:
+                images = torch.from_numpy(np.stack(pending))
+                f.write(net.encoder(scaled(images, card).to(device)).half().cpu().numpy().tobytes())
+                pending.clear()
+
+            for i, tile in drawn([Source(i.path, i.mpp, f"{i.patient} {i.site}") for i in items], card, per_slide):
+                owner.append(i)
+                pending.append(tile)
+                if len(pending) == card.batch:
+                    put()
+            if pending:
+                put()
+        with atomic_path(owners) as tmp, tmp.open("wb") as f:
+            np.save(f, np.array(owner, np.int64))
+    owned = np.load(owners)
+    there = np.unique(owned)
+    start = np.searchsorted(owned, [*there.tolist(), len(items)])
+    feature = np.memmap(path, np.float16, "r", shape=(len(owned), width)) if len(owned) else np.empty((0, width), np.float16)
+    return Bags(feature, start, np.array([card.classes.index(items[i].label) for i in there], np.int64))
+
+
+class BagLearner:
+    """Gated attention, bags of features, cross-entropy over slides, and how good it is on the slides held out."""
+
+    def __init__(self, net: MilNet, card: Card, recipe: Recipe, bags: Bags, held: Bags) -> None:
+        self.net: nn.Module = net.mil
+        self.head = list(net.mil.parameters())
+        self.size = len(bags.label)
+        self._card, self._recipe, self._bags, self._held = card, recipe, bags, held
+        self._weight = class_weights(bags.label, len(card.classes), recipe.loss)
+
+    def loss(self, net: nn.Module, rows: Tensor, generator: torch.Generator) -> Tensor:
+        """Mean cross-entropy of some slides, each by up to `BAG_TILES` of its tiles."""
+        device = next(self.net.parameters()).device
+        logits = []
+        for slide in rows.tolist():
+            n = int(self._bags.start[slide + 1] - self._bags.start[slide])
+            some = torch.randperm(n, generator=generator)[:BAG_TILES].numpy()
+            tile, attention = net(self._bags.take(slide, some).to(device))
+            logits.append(torch.softmax(attention, 0) @ torch.log_softmax(tile, 1))
+        label = torch.from_numpy(self._bags.label[rows.numpy()]).to(device)
+        smoothing = self._recipe.loss.label_smoothing
+        return functional.cross_entropy(torch.stack(logits), label, self._weight.to(device), label_smoothing=smoothing)
+
+    @torch.inference_mode()
+    def answers(self, group: Group) -> np.ndarray:
+        """The probabilities of the slides held out, over all of their tiles, some at a time: float32 (S, K)."""
+        self.net.eval()
+        out, device = np.zeros((len(self._held.label), len(self._card.classes)), np.float32), next(self.net.parameters()).device
+        for slide in range(group.rank, len(out), group.size):
+            top, weight, total = -np.inf, 0.0, np.zeros(out.shape[1])
+            for part in self._held.take(slide).split(_ROWS):
+                tile, attention = (t.double().cpu().numpy() for t in self.net(part.to(device)))
+                high = max(top, float(attention.max()))
+                a = np.exp(attention - high)
+                shrink = np.exp(top - high)
+                logp = tile - np.logaddexp.reduce(tile, 1)[:, None]
+                top, weight, total = high, weight * shrink + a.sum(), total * shrink + a @ logp
+            p = np.exp(total / weight - (total / weight).max())
+            out[slide] = p / p.sum()
+        return group.total(out)
+
+    def validate(self, group: Group) -> Mapping[str, float]:
+        """Figures over the slides held out."""
+        return scores(self._held.label, self.answers(group), self._recipe.keep)
+
+
+def mil_recipe(recipe: Recipe) -> Recipe:
+    """The recipe of gated attention over the tiles and the network of another, which becomes the encoder."""
+    kept = {k: getattr(recipe, k) for k in ("tile_px", "mpp", "stain", "initial", "validation_share")}
+    return MIL.model_copy(update={"architecture": {"name": "mil", "encoder": recipe.architecture}, **kept})
