@@ -214,7 +214,7 @@ def export_onnx(folder: Path, out: Path) -> Path:
     from wsikit.models import load_model
 
     card = read_card(folder)
-    if card.task != "classify" or card.architecture.get("name") == NAME:
+    if card.task != "classify" or card.architecture.get("name") in (NAME, "mil"):
         raise UsageError(f"model {card.name}: only classifiers of torch are exported to ONNX, and this one is '{card.task}' of {card.architecture.get('name')}")
     if out.exists():
         raise UsageError(f"{out}: is there already; choose another file with -o")
