@@ -12,7 +12,7 @@ from safetensors.numpy import load_file
 
 from wsikit.aggregate.calls import call_patient, call_slide
 from wsikit.aggregate.doubt import poor_quality, prediction_set, tempered
-from wsikit.aggregate.outlier import mark_tiles, neighbour_distance, outlying_tiles
+from wsikit.aggregate.outlier import mark_tiles, outlying_tiles, squared_distance
 from wsikit.errors import LabelsError, UsageError, WeightsMismatchError
 from wsikit.models import BUNDLED, Card, check_model, read_card
 from wsikit.train.calibrate import KnownTiles, calibrate_model, fit_conformal, learn
@@ -44,6 +44,16 @@ def test_the_temperature_undoes_what_was_too_sure() -> None:
         assert found.metrics["accuracy_after"] == found.metrics["accuracy_before"], "all tiles of a patient are alike here, so calls stay"
     assert found.metrics["ece_after"] < 0.04 < 0.1 < found.metrics["ece_before"]
     assert found.metrics["nll_after"] < found.metrics["nll_before"]
+
+
+def test_a_few_patients_called_rightly_do_not_make_it_nearly_certain() -> None:
+    """Without the prior the temperature would go to its lower end."""
+    rng = np.random.default_rng(11)
+    owner = np.repeat(np.arange(15), 8)
+    probability = softmax(rng.normal(0, 0.3, (120, K)) + 1.2 * np.eye(K)[owner % K]).astype(np.float32)
+    found, _ = learn(KnownTiles(probability, rng.normal(size=(120, 4)), owner % K, owner.astype(str), 15), "ABC", "simulated")
+    assert found.metrics["accuracy_before"] == 1
+    assert 0.3 < found.temperature < 0.9
 
 
 def test_tempering_is_dividing_logits() -> None:
@@ -85,7 +95,7 @@ def test_too_few_patients_leave_out_what_they_cannot_tell_and_it_says_so() -> No
     assert any("5 patients, 10 are needed" in n for n in found.notes)
     assert any("5 patients, 9 are needed for 90 % coverage" in n for n in found.notes)
     assert found.outliers is not None
-    assert tensors["bank"].dtype == np.float16
+    assert tensors["precision"].shape == (6, 6)
     alone, none = learn(patients(np.random.default_rng(4), 1), "ABC", "simulated")
     assert (alone.outliers, none) == (None, {})
 
@@ -97,7 +107,7 @@ def test_tiles_unlike_any_known_are_marked_and_withhold_the_call(tmp_path: Path)
     centre[:4] = 5
 
     def tissue(count: int) -> np.ndarray:
-        return centre + rng.normal(size=(count, d))
+        return centre + rng.normal(size=(count, d)) * np.linspace(0.1, 2, d)
 
     known = patients(rng, n, 20)
     known = KnownTiles(known.probability, tissue(n * 20), known.label, known.patient, n)
@@ -119,17 +129,26 @@ def test_tiles_unlike_any_known_are_marked_and_withhold_the_call(tmp_path: Path)
     assert patient["status"] == "abstained"
 
 
-def test_the_thresholds_are_of_patients_whose_tiles_are_not_in_the_bank() -> None:
-    """With each patient a world of its own, a bank with its own tiles would put the threshold far too low."""
+def test_the_thresholds_are_of_patients_whose_own_tiles_are_left_out() -> None:
+    """With each patient a world of its own, a covariance of its own tiles would put the threshold far too low."""
     rng = np.random.default_rng(6)
     owner = np.repeat(np.arange(10), 20)
     feature = 4 * rng.normal(size=(10, 16))[owner] + 0.1 * rng.normal(size=(200, 16))
     tiles = KnownTiles(np.full((200, K), 1 / K, np.float32), feature, np.zeros(200, int), owner.astype(str), 10)
     found, tensors = learn(tiles, "ABC", "simulated")
     assert found.outliers is not None
-    assert np.quantile(neighbour_distance(feature, tensors["bank"], 5), 0.95) < found.outliers.distance / 3
+    assert np.quantile(squared_distance(feature, tensors["mean"], tensors["precision"]), 0.95) < found.outliers.distance / 3
     fresh = 4 * rng.normal(size=(30, 16))
     assert outlying_tiles(found.outliers, tensors, fresh).mean() < 0.5
+
+
+def test_distance_is_scipys_mahalanobis() -> None:
+    from scipy.spatial.distance import mahalanobis
+
+    rng = np.random.default_rng(12)
+    x, mean = rng.normal(size=(5, 4)), rng.normal(size=4)
+    precision = np.linalg.inv(np.cov(rng.normal(size=(50, 4)).T))
+    assert squared_distance(x, mean, precision) == pytest.approx([mahalanobis(r, mean, precision) ** 2 for r in x])
 
 
 def test_energy_is_minus_logsumexp_of_the_models_own_logits() -> None:
@@ -181,7 +200,7 @@ def test_a_calibrated_model_is_whole_with_its_known_features(tmp_path: Path) -> 
     assert card.weights == before.weights
     assert card.calibration is not None
     assert card.calibration.outliers is not None
-    assert set(load_file(folder / "doubt.safetensors")) == {"bank", "weight", "bias"}
+    assert set(load_file(folder / "doubt.safetensors")) == {"mean", "precision", "weight", "bias"}
     marks = mark_tiles(card, folder, np.concatenate([tiles.feature[:50], tiles.feature[:50] + 30]).astype(np.float16))
     assert marks is not None
     assert marks[:50].mean() < 0.2 < 0.9 < marks[50:].mean()

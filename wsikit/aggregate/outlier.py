@@ -1,7 +1,7 @@
-"""Does a tile look like anything that the model was calibrated on? Nearest neighbours among its features, and the energy of its logits.
+"""Does a tile look like anything that the model was calibrated on? How far its features are from theirs, and the energy of its logits.
 
-Nearest neighbours: Sun et al., ICML 2022 (distance to the k-th neighbour of the unit-length feature). Energy: Liu et al., NeurIPS 2020 (−logsumexp of the
-logits: high where no class is spoken for).
+Distance: Mahalanobis, Lee et al., NeurIPS 2018, for all classes together, with the covariance shrunk as Ledoit and Wolf do. Energy: Liu et al., NeurIPS 2020
+(−logsumexp of the logits: high where no class is spoken for).
 """
 
 from __future__ import annotations
@@ -16,24 +16,16 @@ from wsikit.models._card import Card, Outliers, check_file
 _ROWS = 1024
 
 
-def unit(feature: np.ndarray) -> np.ndarray:
-    """Features (N, D) at length 1, float32; those of length 0 stay."""
-    f = feature.astype(np.float32)
-    length = np.linalg.norm(f, axis=1, keepdims=True)
-    return f / np.where(length > 0, length, 1)
+def squared_distance(feature: np.ndarray, mean: np.ndarray, precision: np.ndarray) -> np.ndarray:
+    """The squared Mahalanobis distance of features (N, D) from a mean (D,) under a precision matrix (D, D): float64 (N,).
 
-
-def neighbour_distance(feature: np.ndarray, bank: np.ndarray, neighbours: int) -> np.ndarray:
-    """The distance of each feature (N, D) to its k-th nearest in a bank (M, D), all at unit length: float32 (N,), 0 to 2.
-
-    >>> neighbour_distance(np.eye(2), np.eye(2), 1).tolist()
-    [0.0, 0.0]
+    >>> squared_distance(np.array([[3.0, 0.0]]), np.zeros(2), np.eye(2)).tolist()
+    [9.0]
     """
-    known, k = unit(bank), min(neighbours, len(bank)) - 1
-    out = np.empty(len(feature), np.float32)
+    out = np.empty(len(feature))
     for start in range(0, len(feature), _ROWS):
-        squared = 2 - 2 * unit(feature[start : start + _ROWS]) @ known.T
-        out[start : start + _ROWS] = np.sqrt(np.maximum(np.partition(squared, k, axis=1)[:, k], 0))
+        away = feature[start : start + _ROWS].astype(np.float64) - mean
+        out[start : start + _ROWS] = ((away @ precision.astype(np.float64)) * away).sum(1)
     return out
 
 
@@ -46,7 +38,7 @@ def energy(feature: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndar
 
 def outlying_tiles(rules: Outliers, tensors: Mapping[str, np.ndarray], feature: np.ndarray) -> np.ndarray:
     """Which tiles are beyond a threshold that 95 % of tiles of calibration patients keep: bool (N,)."""
-    beyond = neighbour_distance(feature, tensors["bank"], rules.neighbours) > rules.distance
+    beyond = squared_distance(feature, tensors["mean"], tensors["precision"]) > rules.distance
     if rules.energy is not None:
         beyond |= energy(feature, tensors["weight"], tensors["bias"]) > rules.energy
     return np.asarray(beyond)

@@ -155,13 +155,12 @@ class Conformal(_Part):
 class Outliers(_Part):
     """When a tile looks like nothing that the model knows, see `wsikit.aggregate.outlier`; the thresholds are those that 95 % of known tiles keep.
 
-    ``file`` has the features of known tiles (``bank``), and the last layer (``weight``, ``bias``) where energy is used. A call is withheld where more than
-    ``share`` of the tiles are outlying.
+    ``file`` has ``mean`` and ``precision`` of the features of known tiles, and the last layer (``weight``, ``bias``) where energy is used. A call is
+    withheld where more than ``share`` of the tiles are outlying.
     """
 
     file: str = Field("doubt.safetensors", pattern=r"^[A-Za-z0-9._-]+\.safetensors$")
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
-    neighbours: int = Field(5, ge=1)
     distance: float = Field(ge=0)
     energy: float | None = None
     tiles: int = Field(ge=1)

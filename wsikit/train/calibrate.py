@@ -17,7 +17,7 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 
 from wsikit.aggregate.doubt import tempered
-from wsikit.aggregate.outlier import energy, neighbour_distance
+from wsikit.aggregate.outlier import energy, squared_distance
 from wsikit.errors import LabelsError, UsageError
 from wsikit.metrics import calibration_error
 from wsikit.models import load_network, read_card
@@ -30,8 +30,9 @@ if TYPE_CHECKING:
 
 COVERAGE = 0.9
 MIN_PATIENTS = 10  # fewer cannot tell a temperature from chance
+PRIOR_SD = 0.5  # of the logarithm of the temperature, our default: few patients who were all called rightly are no reason to be nearly certain
 KEPT = 0.95  # of known tiles, by each threshold
-BANK, NEIGHBOURS, FOLDS = 2000, 5, 5
+MOST_TILES, FOLDS = 4000, 5
 DOUBT_FILE = "doubt.safetensors"
 
 
@@ -130,7 +131,7 @@ def learn(
 
 
 def fit_temperature(probability: np.ndarray, groups: Sequence[np.ndarray], truth: np.ndarray) -> float:
-    """The temperature with the lowest negative log likelihood of the patients' classes, 0.1 to 10.
+    """The likeliest temperature, 0.1 to 10: lowest negative log likelihood of the patients' classes, with a weak prior (log-normal around 1).
 
     Parameters
     ----------
@@ -141,7 +142,7 @@ def fit_temperature(probability: np.ndarray, groups: Sequence[np.ndarray], truth
 
     def loss(log_t: float) -> float:
         p = _means(probability, groups, math.exp(log_t))[np.arange(len(truth)), truth]
-        return float(-np.log(np.maximum(p, 1e-12)).mean())
+        return float(-np.log(np.maximum(p, 1e-12)).sum() + (log_t / PRIOR_SD) ** 2 / 2)
 
     return math.exp(minimize_scalar(loss, bounds=(math.log(0.1), math.log(10)), method="bounded", options={"xatol": 1e-4}).x)
 
@@ -181,26 +182,37 @@ def _figures(probability: np.ndarray, truth: np.ndarray) -> dict[str, float]:
 
 
 def _outliers(tiles: KnownTiles, groups: Sequence[np.ndarray], last: tuple[np.ndarray, np.ndarray] | None) -> tuple[Outliers | None, dict[str, np.ndarray]]:
-    """Rules for outlying tiles: thresholds on patients whose own tiles are left out of the bank."""
+    """Rules for outlying tiles: thresholds on patients whose own tiles are left out of mean and covariance."""
     if len(groups) < 2 or tiles.feature.ndim != 2 or tiles.feature.shape[1] < 2:
         return None, {}
     feature = tiles.feature.astype(np.float16)  # as the tables keep them
-    rows = np.sort(np.concatenate([_spread(g, max(1, BANK // len(groups))) for g in groups]))
+    rows = np.sort(np.concatenate([_spread(g, max(1, MOST_TILES // len(groups))) for g in groups]))
     fold = np.empty(len(feature), int)
     for i, g in enumerate(groups):
         fold[g] = i % min(FOLDS, len(groups))
-    distance = np.empty(len(feature), np.float32)
+    distance = np.empty(len(feature))
     for k in range(fold.max() + 1):
-        distance[fold == k] = neighbour_distance(feature[fold == k], feature[rows[fold[rows] != k]], NEIGHBOURS)
+        distance[fold == k] = squared_distance(feature[fold == k], *_spread_of(feature[rows[fold[rows] != k]]))
     weight = np.empty(len(feature))
     for g in groups:
         weight[g] = 1 / len(g)  # a patient counts once, however many tiles
-    tensors = {"bank": feature[rows]}
-    rules: dict[str, Any] = {"distance": round(_quantile(distance, weight), 6), "neighbours": NEIGHBOURS, "tiles": len(rows)}
+    tensors = dict(zip(("mean", "precision"), _spread_of(feature[rows]), strict=True))
+    rules: dict[str, Any] = {"distance": round(_quantile(distance, weight), 6), "tiles": len(rows)}
     if last is not None:
         tensors |= {"weight": last[0].astype(np.float32), "bias": last[1].astype(np.float32)}
         rules["energy"] = round(_quantile(energy(feature, *last), weight), 6)
     return Outliers(sha256="0" * 64, file=DOUBT_FILE, **rules), tensors
+
+
+def _spread_of(feature: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean float32 (D,) and precision float32 (D, D) of features (N, D)."""
+    from scipy.linalg import pinvh
+    from sklearn.covariance import ledoit_wolf
+
+    known = feature.astype(np.float64)
+    covariance, _ = ledoit_wolf(known)
+    floor = 1e-6 * np.trace(covariance) / len(covariance) + 1e-12  # features that never vary here may do so elsewhere
+    return known.mean(0).astype(np.float32), np.asarray(pinvh(covariance + floor * np.eye(len(covariance)))).astype(np.float32)
 
 
 def _spread(rows: np.ndarray, count: int) -> np.ndarray:
