@@ -242,7 +242,9 @@ def test_where_the_model_withholds_only_people_count(folder: Path) -> None:
     from wsikit.review import Review
 
     review = Review(review.store, review.cards, "AB", withheld)
-    assert review.answer("mitosis")["count"] == 0
+    assert review.answer("mitosis") == {"status": "abstained", "reason": "outside"}, "no count, and not a count of 0"
+    review.area("exclude", box(0, 0, 160, 160))
+    assert review.answer("mitosis")["status"] == "abstained"
     review.label("mitosis", at(review, 0), "mitosis")
     assert review.answer("mitosis")["count"] == 1
 

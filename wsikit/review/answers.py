@@ -22,8 +22,11 @@ def count_again(review: Review, pipeline: str) -> dict[str, Any]:
     """Count, rate with interval and hotspot over the tissue that is left, and who said what: ``people``.
 
     ``people`` has how many were confirmed, rejected and added; how many counted objects nobody looked at; and how many that should count lie off
-    the tissue and do not.
+    the tissue and do not. Where the model withholds its answer only what people say counts; until they say something, there is no count.
     """
+    before = review.results.get(pipeline, {})
+    if before.get("status") != "ok" and (review.objects(pipeline).label == UNSEEN).all():
+        return {k: v for k, v in before.items() if k != "model"}
     found, counted = review.objects(pipeline), review.counted(pipeline)
     detection = review.cards[pipeline].detection
     assert detection is not None

@@ -159,11 +159,11 @@ def _hatched(store: SlideStore, name: str, answer: dict[str, Any], visible: bool
     scored = ~np.isnan(heat.values).all(0)
     undecided = scored & (np.nanmax(np.where(scored, heat.values, 0), 0) < UNDECIDED)
     where = undecided if answer.get("status") == "ok" else scored
-    fine = max(1, min(16, 2048 // max(where.shape)))
+    fine = max(1, min(64, 2048 // max(where.shape)))
     large = where.repeat(fine, 0).repeat(fine, 1)
-    stripes = (np.add.outer(np.arange(large.shape[0]), np.arange(large.shape[1])) // max(1, fine // 4) % 4 == 0) & large
+    stripes = (np.add.outer(np.arange(large.shape[0]), np.arange(large.shape[1])) // max(1, fine // 16) % 4 == 0) & large
     rgba = np.zeros((*large.shape, 4), np.uint8)
-    rgba[stripes] = (40, 40, 40, 170)
+    rgba[stripes] = (40, 40, 40, 150)
     shift = tuple(t - s * (fine - 1) / fine / 2 for t, s in zip(heat.placement.translation, heat.placement.scale, strict=True))
     place = Placement((heat.placement.scale[0] / fine, heat.placement.scale[1] / fine), (shift[0], shift[1]))
     return rgba, _placed(place, name=f"{name}: no answer", rgb=True, visible=visible, blending="translucent"), "image"

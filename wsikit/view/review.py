@@ -133,7 +133,8 @@ class ReviewPanel(QWidget):
         for name in self.review.detectors:
             answer = self.review.answer(name)
             model = self.review.results[name]
-            lines.append(f"<b>{name}</b>: {in_words(answer)}<br>model: {model['count'] if model['status'] == 'ok' else model['status']}; {_people(answer)}")
+            told = f"model: {model['count'] if model['status'] == 'ok' else model['status']}; {_people(answer)}"
+            lines.append(f"<b>{name}</b>: {in_words(answer)}<br>{told}")
         self.answer.setText("<br>".join(lines))
 
     def _classes(self, name: str) -> None:
@@ -298,5 +299,6 @@ class ReviewPanel(QWidget):
 
 
 def _people(answer: dict[str, Any]) -> str:
-    people = answer["people"]
+    if (people := answer.get("people")) is None:
+        return "what people confirm will count"
     return f"{people['confirmed']} confirmed, {people['rejected']} rejected, {people['added']} added, {people['not_looked_at']} not looked at"

@@ -219,9 +219,24 @@ class Session(QObject):
             self.detections[name] = shown
             self._take(shown.density, 1000 + 10 * i)
             self._take(shown.points, 1001 + 10 * i)
-            if (spot := self.review.answer(name).get("hotspot")) is not None:
-                data, options, _ = hotspot_layer(name, spot, self.store.mpp)
-                self._take(self.viewer.add_shapes(data, **options), 1002 + 10 * i)
+            self._outline(name, 1002 + 10 * i)
+
+    def _outline(self, name: str, rank: int) -> None:
+        """Draw the densest window as it is now; none where there is no answer."""
+        assert self.review is not None
+        layer, spot = next((v for v in self.viewer.layers if v.name == f"{name} hotspot"), None), self.review.answer(name).get("hotspot")
+        if spot is None:
+            if layer is not None:
+                self.viewer.layers.remove(layer)
+            return
+        data, options, _ = hotspot_layer(name, spot, self.review.store.mpp)
+        if layer is None:
+            active = self.viewer.layers.selection.active
+            self._take(self.viewer.add_shapes(data, **options), rank)
+            self.viewer.layers.selection.active = active
+        else:
+            layer.data = data
+            layer.features, layer.text = {"label": options["text"]["string"]}, options["text"]
 
     # what is said
 
@@ -230,13 +245,9 @@ class Session(QObject):
         assert self.review is not None
         assert self.store is not None
         self._said = True
-        for name, shown in self.detections.items():
+        for i, (name, shown) in enumerate(self.detections.items()):
             shown.changed(self.review.objects(name))
-            layer = next((v for v in self.viewer.layers if v.name == f"{name} hotspot"), None)
-            if layer is not None and (spot := self.review.answer(name).get("hotspot")) is not None:
-                data, options, _ = hotspot_layer(name, spot, self.store.mpp)
-                layer.data = data
-                layer.features, layer.text = {"label": options["text"]["string"]}, options["text"]
+            self._outline(name, 1002 + 10 * i)
         self.reviewed.emit()
 
     def commit(self) -> None:
