@@ -32,7 +32,7 @@ class Watch:
 
 
 def real_slide(out: Path, slide: Path | None, watch: Watch, workers: int | None) -> Run:
-    """Score the public slide with the phantom-trained models, which must abstain."""
+    """Score the public slide with the default models: those trained on phantoms must abstain, and the mitosis detector needs a finer scan."""
     path = slide or sample_slide(watch.say)
     watch.say(f"\n1. A real slide: {path.name}")
     run = score([path], out / "real", workers=workers, keep_tiles=True, on_progress=watch.progress(1))
@@ -43,7 +43,8 @@ def real_slide(out: Path, slide: Path | None, watch: Watch, workers: int | None)
         for name, r in result["pipelines"].items():
             watch.say(f"   {name:12s} {r['status']}: {r['reason']}" if r["status"] != "ok" else f"   {name:12s} ok: {r}")
     watch.say(
-        "   The models that come with wsikit have only seen synthetic tissue, so on real tissue they do not answer.\n"
+        "   The models for subtype and risk that come with wsikit have only seen synthetic tissue, so on real tissue they do not answer.\n"
+        "   The mitosis detector has learned real tissue at 0.25 µm/px, finer than this slide; wsikit score --upsample enlarges it (see its card).\n"
         "   To get answers: train on your own slides (wsikit train sts-subtype --labels labels.csv -o my-sts/), or bring a model\n"
         "   folder (wsikit models add FOLDER, or --model sts-subtype=FOLDER)."
     )

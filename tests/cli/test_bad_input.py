@@ -117,7 +117,7 @@ def test_a_model_whose_weights_are_not_its_cards(score: Any, cli: Any, small: Pa
 
 
 def test_a_model_whose_weights_fit_another_architecture(cli: Any, tmp_path: Path) -> None:
-    folder = Path(shutil.copytree(find_model("mitosis"), tmp_path / "odd"))
+    folder = Path(shutil.copytree(find_model("phantom-mitosis"), tmp_path / "odd"))
     card = folder / "card.json"
     card.write_text(card.read_text().replace('"width": 0.125', '"width": 0.25'))
     answer = cli("models", "verify", folder)

@@ -23,13 +23,14 @@ def test_train_refuses_before_any_work(cli: Any, labels: Path, tmp_path: Path) -
     (tmp_path / "file").write_text("x")
     out = tmp_path / "model"
     wrong = {
-        ("grading", "--labels", labels, "-o", out): "task 'grading': there are sts-subtype, rms-subtype, subtype, mitosis, survival",
+        ("grading", "--labels", labels, "-o", out): "task 'grading': there are sts-subtype, rms-subtype, subtype, tumour, mitosis, survival",
         ("subtype", "--labels", tmp_path / "no.csv", "-o", out): f"{tmp_path / 'no.csv'}: cannot be read as CSV (No such file or directory)",
         ("subtype", "--labels", labels, "-o", tmp_path): f"{tmp_path}: is there already and not an empty folder",
         ("subtype", "--labels", labels, "-o", tmp_path / "file"): f"{tmp_path / 'file'}: is there already and not an empty folder",
         ("subtype", "--labels", labels, "-o", out): "too few patients to hold some out",
         ("rms-subtype", "--labels", labels, "-o", out): f"{labels}: line 2: label 'UPS' is none of ARMS, ERMS",
         ("mitosis", "--labels", labels, "-o", out): f"{labels}: needs rows and the columns path, patient, x, y, label; missing: x, y",
+        ("mitosis", "--labels", labels, "-o", out, "--scale", "0.5", "0.2"): "--scale 0.5 0.2: two µm/px of 0.05 to 20.0, the finer first",
         ("survival", "--labels", labels, "-o", out): "survival needs --features DIR",
         ("subtype", "--labels", labels, "-o", out, "--device", "banana"): "device 'banana' cannot be used here",
     }

@@ -84,7 +84,7 @@ def test_tiles_are_counted_as_a_run_plans_them(scored: Run, phantom: Any) -> Non
     from wsikit.run.prepare import load_plan
     from wsikit.store.durable import digest_of
 
-    cards = Job(models=choose_models(["sts-subtype", "mitosis"]), slides=[]).cards()
+    cards = Job(models=choose_models(["sts-subtype", "mitosis"], phantoms=True), slides=[]).cards()
     row = {"slide_id": "lms", "path": str(phantom.path)} | examine(str(phantom.path), None, "override")
     speed = Speed(per_tile=dict.fromkeys(cards, 0.5), per_mpx=0.0, per_slide=2.0, bytes_per_mm2=1e9, bytes_per_slide=5e8, workers=2)
     found = estimate([row, {"verdict": "broken"}, row | {"duplicate_of": "lms"}], speed, cards)

@@ -120,14 +120,17 @@ def test_architectures_that_cannot_be_built_are_the_cards_fault(copy_model: Copy
 def test_models_are_found_by_name_pipeline_and_folder(copy_model: Copy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WSIKIT_HOME", str(tmp_path / "home"))
     assert set(available()) == set(NAMES)
-    for pipeline in set(pipelines()) - {"tissue-type"}:
-        assert find_model(pipeline) == find_model(f"phantom-{pipeline}") == BUNDLED / f"phantom-{pipeline}"
+    for pipeline in set(pipelines()) - {"tissue-type", "tumour"}:
+        assert find_model(pipeline, phantoms=True) == find_model(f"phantom-{pipeline}") == BUNDLED / f"phantom-{pipeline}"
+        real = BUNDLED / pipeline
+        assert find_model(pipeline) == (real if real.is_dir() else BUNDLED / f"phantom-{pipeline}"), "a model of real tissue goes before the phantom's"
     folder = copy_model("phantom-mitosis").change(name="mine")
     assert find_model(folder) == folder
     installed = tmp_path / "home" / "models" / "mine"
     installed.parent.mkdir(parents=True)
     folder.rename(installed)
-    assert find_model("mitosis") == find_model("mine") == installed, "an installed model goes before the bundled phantom"
+    assert find_model("mitosis") == find_model("mine") == installed, "an installed model goes before the bundled ones"
+    assert find_model("mitosis", phantoms=True) == installed
     assert find_model("phantom-mitosis") == BUNDLED / "phantom-mitosis"
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from wsikit.errors import DamagedStoreError, StoreMismatchError, UsageError
 from wsikit.models import pipelines
-from wsikit.run.cases import Case
+from wsikit.run.cases import Case, any_phantom
 from wsikit.run.job import Job, ModelRef, Pixels, check_job, choose_models, load_job, merge_jobs, now, read_run, update_run, write_run
 
 names = st.sampled_from(["a", "b", "A", "c"])
@@ -123,11 +123,12 @@ def test_a_worker_refuses_another_runs_job(tmp_path: Path) -> None:
 
 
 def test_models_by_default_and_by_name() -> None:
-    assert list(choose_models(None)) == [p for p in pipelines() if p != "tissue-type"], "which has no model of its own"
+    assert list(choose_models(None)) == [p for p in pipelines() if p not in ("tissue-type", "tumour")], "which have no model of their own"
     assert list(choose_models(["survival", "mitosis", "mitosis"])) == ["mitosis", "survival"]
     assert list(choose_models(None, {"rms-subtype": "phantom-rms-subtype"})) == ["rms-subtype"]
     chosen = choose_models(["mitosis"])["mitosis"]
-    assert chosen.name == "phantom-mitosis"
+    assert chosen.name == "mitosis", "of real tissue"
+    assert choose_models(["mitosis"], phantoms=True)["mitosis"].name == "phantom-mitosis"
     assert Path(chosen.folder).is_absolute()
 
 
@@ -161,3 +162,13 @@ def test_models_that_cannot_be(names: list[str] | None, models: dict[str, str | 
 def test_parameters_that_cannot_be(parameters: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         check_job(job_of([], **parameters))
+
+
+def test_runs_of_phantoms_are_told_from_their_first_bytes(phantom: Any, scored: Any, tmp_path: Path) -> None:
+    real = tmp_path / "real.tif"
+    real.write_bytes(b"II*\0 not a phantom")
+    cases = [Case(slide_id=str(n), path=str(p)) for n, p in enumerate([real, tmp_path / "missing.tif", tmp_path])]
+    assert not any_phantom(cases)
+    assert not any_phantom([])
+    for path in (phantom.path, scored.store("lms").path):
+        assert any_phantom([*cases, Case(slide_id="p", path=str(path))])

@@ -122,7 +122,7 @@ def test_a_pipeline_added_later_redoes_no_other(score: Any, tmp_path: Path) -> N
 def test_another_model_for_a_pipeline_replaces_its_columns_only(score: Any, undisturbed_lean: Path, differences: Differences, tmp_path: Path) -> None:
     """A model that differs in one threshold of its card is another model."""
     other = tmp_path / "model"
-    shutil.copytree(find_model("mitosis"), other)
+    shutil.copytree(find_model("phantom-mitosis"), other)
     card = json.loads((other / "card.json").read_text())
     card["detection"]["threshold"] = 0.999999
     (other / "card.json").write_text(json.dumps(card))
@@ -131,5 +131,5 @@ def test_another_model_for_a_pipeline_replaces_its_columns_only(score: Any, undi
     assert score.planned[-1] > 0
     assert run.results["small"]["pipelines"]["mitosis"]["threshold"] == pytest.approx(0.999999)
     assert not differences(run.folder / "slides/small.zarr/tables/sts-subtype", undisturbed_lean / "slides/small.zarr/tables/sts-subtype")
-    score(tmp_path / "run", models={"mitosis": find_model("mitosis")})
+    score(tmp_path / "run", models={"mitosis": find_model("phantom-mitosis")})
     assert differences(run.folder, undisturbed_lean) == {"run.json"}

@@ -11,7 +11,8 @@ import torch
 
 from wsikit.errors import LabelsError
 from wsikit.models import Card, check_model, load_model
-from wsikit.train.detect import BOX_UM, Points, _batch, _crops, train_detector
+from wsikit.train.compose import FIGURE_UM, Composition
+from wsikit.train.detect import Course, Points, _batch, _crops, train_detector
 from wsikit.train.labels import Labelled
 
 
@@ -40,27 +41,27 @@ def test_a_few_steps_give_a_folder_that_loads_and_repeats(points: list[Points], 
 def test_squares_hold_their_points_as_dark_spots(points: list[Points], detector_fields: dict[str, Any]) -> None:
     card = Card(**detector_fields, weights={"sha256": "0" * 64})
     crops = _crops(points[0], card, np.random.default_rng(0))
-    assert sum(len(c.points) > 0 for c in crops) >= len(points[0].objects) * 0.8
+    assert sum(len(c.objects) > 0 for c in crops) >= len(points[0].objects) * 0.8
     inside, around = [], []
     for crop in crops:
         assert crop.image.shape == (128, 128, 3)
-        for x, y in crop.points.round().int().tolist():
+        for x, y in crop.objects.round().astype(int).tolist():
             assert 4 <= x <= 124
             assert 4 <= y <= 124
-            inside.append(float(crop.image[y - 3 : y + 4, x - 3 : x + 4].float().mean()))
-            around.append(float(crop.image.float().mean()))
+            inside.append(float(crop.image[y - 3 : y + 4, x - 3 : x + 4].mean()))
+            around.append(float(crop.image.mean()))
     assert np.mean(np.array(inside) < np.array(around) - 15) > 0.9
 
 
 def test_targets_follow_the_turns(points: list[Points], detector_fields: dict[str, Any]) -> None:
     card = Card(**detector_fields, weights={"sha256": "0" * 64})
-    crops = [c for c in _crops(points[0], card, np.random.default_rng(0)) if len(c.points)][:6]
+    crops = [c for c in _crops(points[0], card, np.random.default_rng(0)) if len(c.objects)][:6]
     images, targets = _batch(crops, card, torch.Generator().manual_seed(0))
     dark = []
     for crop, image, rows in zip(crops, images, targets, strict=True):
         real = rows[rows[:, 3] > 0]
-        assert len(real) == len(crop.points)
-        assert real[:, 3:].unique().tolist() == [BOX_UM / 0.5]
+        assert len(real) == len(crop.objects)
+        assert real[:, 3:].unique().tolist() == [FIGURE_UM / 0.5]
         for x, y in real[:, 1:3].round().int().tolist():
             dark.append(float(image[max(0, y - 3) : y + 4, max(0, x - 3) : x + 4].float().mean()) < float(image.float().mean()) - 15)
     assert np.mean(dark) > 0.9
@@ -77,3 +78,14 @@ def test_validation_without_objects_is_refused(points: list[Points], detector_fi
     with pytest.raises(LabelsError, match="must each have labelled objects"):
         train_detector(bare, tmp_path / "m", detector_fields, epochs=1, log=quiet)
     assert not (tmp_path / "m").exists()
+
+
+def test_on_composed_fields_with_a_verifier(points: list[Points], detector_fields: dict[str, Any], tmp_path: Path) -> None:
+    architecture = {"name": "yolox", "depth": 0.33, "width": 0.125, "shrink": 2, "verifier": {"side_px": 32, "input_px": 32, "stages": 1, "width": 0.25}}
+    course, said = Course(Composition((0.4, 0.6), paste=0.5), fields=12, rounds=1, epochs=1, verifier_steps=3, seed=1), []
+    train_detector(points, tmp_path / "m", detector_fields | {"architecture": architecture}, seed=1, log=said.append, course=course)
+    assert check_model(tmp_path / "m").architecture == architecture
+    assert sum(s.startswith("round 1: ") for s in said) == 1
+    assert sum(s.startswith("verifier, round ") for s in said) == 2
+    (found,) = load_model(tmp_path / "m").predict(np.zeros((1, 128, 128, 3), np.uint8))
+    assert found.atypical is not None

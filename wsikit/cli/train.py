@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from wsikit.train.detect import Course
 
 TASKS = ("sts-subtype", "rms-subtype", "subtype", "tumour", "mitosis", "survival")
 
@@ -46,6 +49,10 @@ def register(app: typer.Typer) -> None:
         folds: Annotated[int, typer.Option("--folds", min=0, help="Cross-validate first. Columns 'fold' or --by-site come before.")] = 0,
         mil: Annotated[bool, typer.Option("--mil", help="Call slides by attention over tiles; the network is the encoder, as it starts.")] = False,
         tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Also write TensorBoard's files (extra 'tensorboard').")] = False,
+        rounds: Annotated[int | None, typer.Option("--rounds", min=0, help="mitosis: rounds of false finds that are trained on too. [default: 1]")] = None,
+        verifier: Annotated[bool, typer.Option("--verifier", help="mitosis: a second stage that looks at each find again.")] = False,
+        scale: Annotated[tuple[float, float] | None, typer.Option("--scale", help="mitosis: µm/px from … to that fields are shown at.")] = None,
+        paste: Annotated[float | None, typer.Option("--paste", min=0, max=1, help="mitosis: share of fields with figures pasted in. [default: 0.25]")] = None,
         seed: Annotated[int, typer.Option("--seed")] = 0,
         device: Annotated[str, typer.Option("--device")] = "cpu",
     ) -> None:
@@ -56,6 +63,9 @@ def register(app: typer.Typer) -> None:
         mitosis path,patient,x,y,label (level-0 px; label mitosis or lookalike; a slide without figures has an empty x),
         or path,patient,labels (a file each: COCO, YOLO .txt, QuPath .geojson, .csv), or one COCO .json (MIDOG, MIDOG++ as they are);
         survival patient, time_months (or time_days, time_years), event, and clinical columns (and endpoint, competing, site).
+
+        With --rounds, --verifier, --scale or --paste, mitoses are learned on fields composed of the labelled tissue: mosaics, and figures pasted
+        into other tissue.
 
         \b
         Example: wsikit train sts-subtype --labels labels.csv -o my-sts/
@@ -88,7 +98,9 @@ def register(app: typer.Typer) -> None:
             typer.echo(f"{card.name}: written to {out}; figures, curves and the nomogram are in {out / 'training'}")
             return
         if task == "mitosis":
-            card = tasks.mitosis(labels, out, mpp or 0.25, epochs=epochs or 12, device=device, **options)
+            composed = verifier or any(v is not None for v in (rounds, scale, paste))
+            options["course"] = course_of(mpp or 0.25, scale, paste, rounds, epochs or 12, seed, device) if composed else None
+            card = tasks.mitosis(labels, out, mpp or 0.25, verifier=verifier, epochs=epochs or 12, device=device, **options)
         else:
             values = {"mpp": mpp, "tile_px": tile, "stain": stain, "initial": init, "precision": precision, "architecture": architecture}
             chosen = choose_recipe(task, preset, recipe, {k: v for k, v in values.items() if v}, epochs)
@@ -100,3 +112,23 @@ def register(app: typer.Typer) -> None:
                 if not group.first:
                     return
         typer.echo(f"{card.name}: written to {out}; validation: {card.metrics['validation']}")
+
+
+def course_of(mpp: float, scale: tuple[float, float] | None, paste: float | None, rounds: int | None, epochs: int, seed: int, device: str) -> Course:
+    """How a mitosis detector is trained on composed fields.
+
+    Raises
+    ------
+    UsageError
+        The scales cannot be.
+    """
+    from wsikit.errors import UsageError
+    from wsikit.resolution import MAX_MPP, MIN_MPP, is_believable
+    from wsikit.train.compose import Composition
+    from wsikit.train.detect import Course
+
+    scale = scale or (0.8 * mpp, 1.28 * mpp)
+    if not (all(map(is_believable, scale)) and scale[0] <= scale[1]):
+        raise UsageError(f"--scale {scale[0]:g} {scale[1]:g}: two µm/px of {MIN_MPP} to {MAX_MPP}, the finer first")
+    composition = Composition(scale=scale, paste=0.25 if paste is None else paste)
+    return Course(composition, rounds=1 if rounds is None else rounds, epochs=epochs, seed=seed, device=device)

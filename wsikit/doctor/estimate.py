@@ -52,13 +52,15 @@ def measure(pipelines: Sequence[str] | None, models: Mapping[str, str], device: 
     """
     from wsikit.testing.phantom import Spec, write_phantom
 
-    cards = Job(models=choose_models(pipelines, models), slides=[]).cards()
+    chosen = choose_models(pipelines, models)  # those of real slides, also where a phantom is scored to time them
+    cards = Job(models=chosen, slides=[]).cards()
+    used = {name: ref.folder for name, ref in chosen.items()}
     with tempfile.TemporaryDirectory() as folder:
         runs = []
         for side in (PHANTOM_PX // 2, PHANTOM_PX):  # the first also loads and compiles what is needed once
             path = Path(folder) / f"phantom-{side}.tif"
             write_phantom(path, Spec(1, "LMS", side, side, mpp=PHANTOM_MPP))
-            runs.append(score([path], Path(folder) / f"run-{side}", list(pipelines or cards), models=models, device=device))
+            runs.append(score([path], Path(folder) / f"run-{side}", list(cards), models={n: used[n] for n in cards}, device=device, upsample=True))
         seconds, store = runs[1].seconds, runs[1].store(path.stem)
         stages = load_plan(str(store.path), digest_of(store.attributes)).stages
         tiles = {name: max(1, len(stages[name].cells)) for name in cards}

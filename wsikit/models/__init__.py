@@ -66,11 +66,12 @@ def available() -> dict[str, Path]:
     return found
 
 
-def find_model(ref: str | Path) -> Path:
+def find_model(ref: str | Path, *, phantoms: bool = False) -> Path:
     """The folder of a model: a folder, the name of one at hand, a pipeline's name for its default model, or of one from elsewhere.
 
-    A pipeline's default is the installed model with that pipeline, else the bundled ``phantom-<pipeline>``. From elsewhere: ``hf:owner/name``,
-    ``timm:name``, ``tia:name`` and ``.onnx`` files, see `wsikit.models.exchange`.
+    A pipeline's default is the installed model with that pipeline, else the bundled one of the pipeline's name, which knows real tissue, else
+    ``phantom-<pipeline>``; with ``phantoms``, for slides that are phantoms, the bundled one for real tissue is passed over. From elsewhere:
+    ``hf:owner/name``, ``timm:name``, ``tia:name`` and ``.onnx`` files, see `wsikit.models.exchange`.
 
     Raises
     ------
@@ -80,17 +81,18 @@ def find_model(ref: str | Path) -> Path:
         What is elsewhere cannot be used as it is.
     """
     at_hand = available()
-    if str(ref) in at_hand:
-        return at_hand[str(ref)]
-    if Path(ref).is_dir():
+    named = at_hand.get(str(ref))
+    if named and (named.parent != BUNDLED or str(ref) not in pipelines()):
+        return named
+    if not named and Path(ref).is_dir():
         return Path(ref)
     if is_elsewhere(str(ref)):
         return fetch_model(str(ref))
     if str(ref) in pipelines():
         mine = [name for name, folder in at_hand.items() if folder.parent != BUNDLED and read_card(folder).pipeline == ref]
-        name = sorted(mine)[0] if mine else f"phantom-{ref}"
-        if name in at_hand:
-            return at_hand[name]
+        for name in (*sorted(mine)[:1], *([] if phantoms else [str(ref)]), f"phantom-{ref}"):
+            if name in at_hand:
+                return at_hand[name]
     raise UnknownModelError(f"no model '{ref}': neither a folder nor one of {', '.join(sorted(at_hand)) or '(none)'}")
 
 

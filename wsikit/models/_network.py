@@ -23,13 +23,14 @@ class Detections:
     """Objects in one image.
 
     ``position`` float32 (M, 2) x, y px of centres; ``score`` float32 (M,); ``label`` int64 (M,);
-    ``size`` float32 (M, 2) width, height px.
+    ``size`` float32 (M, 2) width, height px; ``atypical`` float32 (M,), from models that tell: the probability of being atypical.
     """
 
     position: np.ndarray
     score: np.ndarray
     label: np.ndarray
     size: np.ndarray
+    atypical: np.ndarray | None = None
 
 
 class Network(ABC):

@@ -1,4 +1,4 @@
-"""Detectors of mitotic figures: YOLOX, YOLOv9 and Darknet's networks through libreyolo (MIT), and anybody's as an ONNX file."""
+"""Detectors of mitotic figures: our own, YOLOX, YOLOv9 and Darknet's networks through libreyolo (MIT), and anybody's as an ONNX file."""
 
 from __future__ import annotations
 
@@ -14,17 +14,23 @@ from torchvision.ops import batched_nms
 from wsikit.errors import CardError, ModelError
 from wsikit.models import _darknet as darknet
 from wsikit.models._card import Card
+from wsikit.models._centre import CentreNet
 from wsikit.models._network import Detections, Network, load_weights
+from wsikit.models._two_stage import TwoStage, verified
+from wsikit.models._verifier import Verifier
 from wsikit.models._yolo9 import SIZES, Yolo9
 
 PIPELINE = "mitosis"
 CLASSES = ("mitosis",)
-ARCHITECTURES = ("yolox-n", "yolox-t", "yolox-s", "yolox-m", "yolox-l", "yolox-x", "yolox", *SIZES, darknet.NAME)
+ARCHITECTURES = ("yolox-n", "yolox-t", "yolox-s", "yolox-m", "yolox-l", "yolox-x", "yolox", "centre", *SIZES, darknet.NAME)
 NMS_IOU = 0.5
 
 
 def build(card: Card) -> nn.Module:
-    """The untrained network of a card: ``yolox-n`` … ``yolox-x``, ``yolox`` with depth, width, depthwise, ``yolo9-t`` … ``yolo9-c``, or ``darknet``.
+    """The untrained network of a card: ``yolox-n`` … ``yolox-x``, ``yolox`` with depth, width, depthwise, ``centre``, ``yolo9-t`` … ``yolo9-c``, ``darknet``.
+
+    YOLOX and ``centre`` may have a ``verifier`` (the arguments of `Verifier`), a second stage that looks at each detection again; the first then sees
+    the image ``shrink`` × smaller.
 
     Raises
     ------
@@ -36,18 +42,27 @@ def build(card: Card) -> nn.Module:
         raise CardError(f"model {card.name}: architecture.name must be one of {', '.join(ARCHITECTURES)}")
     if len(card.classes) != 1:
         raise CardError(f"model {card.name}: a detector has one class here, because every detection is counted; the card has {', '.join(card.classes)}")
-    if card.tile_px % 32:
-        raise CardError(f"model {card.name}: tile_px must be a multiple of 32 for YOLO")
+    arguments = {k: v for k, v in card.architecture.items() if k not in ("name", "nms_iou", "verifier", "shrink")}
+    verifier, shrink = card.architecture.get("verifier"), card.architecture.get("shrink", 1)
+    if shrink not in (1, 2, 4) or (shrink > 1 and verifier is None):
+        raise CardError(f"model {card.name}: architecture.shrink must be 1, 2 or 4, and is for models with a verifier")
+    if card.tile_px % (32 * shrink):
+        raise CardError(f"model {card.name}: tile_px must be a multiple of 32 for YOLO, and of 32 × shrink")
     if name == darknet.NAME:
         return _darknet(card)
     if name in SIZES:
         return Yolo9(name, card.tile_px)
-    if name != "yolox":
-        return LibreYOLOXModel(name.removeprefix("yolox-"), len(card.classes))
     try:
-        return custom_yolox(len(card.classes), **{k: v for k, v in card.architecture.items() if k not in ("name", "nms_iou")})
-    except TypeError as e:
+        net = _first_stage(name, len(card.classes), arguments)
+        return net if verifier is None else TwoStage(net, Verifier(**verifier), shrink)
+    except (TypeError, ValueError) as e:
         raise CardError(f"model {card.name}: architecture: {e}") from e
+
+
+def _first_stage(name: str, classes: int, arguments: dict[str, Any]) -> nn.Module:
+    if name == "centre":
+        return CentreNet(**arguments)
+    return custom_yolox(classes, **arguments) if name == "yolox" else LibreYOLOXModel(name.removeprefix("yolox-"), classes)
 
 
 def custom_yolox(classes: int, depth: float, width: float, depthwise: bool = False) -> nn.Module:
@@ -67,15 +82,19 @@ def _darknet(card: Card) -> nn.Module:
 
 
 class Detector(Network):
-    """Boxes from a network, as `Detections`: non-maximum suppression at the IoU ``nms_iou`` of the card's architecture, or 0.5."""
+    """Boxes from a network, as `Detections`: non-maximum suppression at the IoU ``nms_iou`` of the card's architecture, or 0.5.
+
+    Where there is a verifier, scores are its probability × the network's.
+    """
 
     def __init__(self, card: Card, net: nn.Module, device: str = "cpu") -> None:
         super().__init__(card, net, device)
         if card.task != "detect":
             raise CardError(f"model {card.name}: pipeline '{card.pipeline}' needs task 'detect', the card says '{card.task}'")
         self._nms_iou = float(card.architecture.get("nms_iou", NMS_IOU))
-        if isinstance(net, LibreYOLOXModel):
-            head: Any = net.head
+        first = net.detector if isinstance(net, TwoStage) else net
+        if isinstance(first, LibreYOLOXModel):
+            head: Any = first.head
             head.export = True  # boxes decoded to pixels, scores as probabilities
 
     @torch.inference_mode()
@@ -89,8 +108,14 @@ class Detector(Network):
         """
         found: list[Detections] = []
         for batch, real in self._batches(images):
-            found += [self._decode(out) for out in self.net(batch)[:real].float()]
+            first = [self._decode(out) for out in self.net(batch)[:real].float()]
+            found += verified(self.net.verifier, batch, first, self.card) if isinstance(self.net, TwoStage) else first
         return found
+
+    @torch.inference_mode()
+    def candidates(self, images: np.ndarray | Tensor) -> list[Detections]:
+        """What the first stage alone finds: what a verifier learns from."""
+        return [self._decode(out) for batch, real in self._batches(images) for out in self.net(batch)[:real].float()]
 
     def _decode(self, out: Tensor) -> Detections:
         """One image's (A, 5 + K) centre, size, objectness, class probabilities → the kept, non-overlapping ones."""

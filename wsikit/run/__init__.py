@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from wsikit.errors import SlideError, UsageError
 from wsikit.location import locate
-from wsikit.run.cases import Case, find_cases
+from wsikit.run.cases import Case, any_phantom, find_cases
 from wsikit.run.cluster import read_cluster
 from wsikit.run.drive import Progress
 from wsikit.run.engine import Where, default_workers
-from wsikit.run.job import RUN_FILE, Job, Pixels, check_job, choose_engines, choose_models, read_run
+from wsikit.run.job import RUN_FILE, Job, ModelRef, Pixels, check_job, choose_engines, choose_models, read_run
 from wsikit.run.memory import parse_memory, share_out
 from wsikit.run.settings import Settings, expand, read_settings
 from wsikit.run.start import Run, carry_out
@@ -74,7 +75,8 @@ def score(
     chosen = choose_models(names, models)
     if not chosen:
         raise UsageError("no pipeline has a model at hand; give one with --model PIPELINE=FOLDER, see wsikit models list")
-    return _run(inputs, Path(out), chosen, Pixels() if keep_tiles else None, workers, scheduler, on_progress, options)
+    choose = partial(choose_models, names, models)
+    return _run(inputs, Path(out), choose, Pixels() if keep_tiles else None, workers, scheduler, on_progress, options)
 
 
 def tile(
@@ -136,13 +138,13 @@ def tile_slides(
     **options: Any,
 ) -> Run:
     """Tile several slides into one run folder; see `tile`."""
-    return _run(inputs, Path(out), {}, pixels, workers, scheduler, on_progress, options)
+    return _run(inputs, Path(out), None, pixels, workers, scheduler, on_progress, options)
 
 
 def _run(
     inputs: Sequence[str | Path],
     folder: Path,
-    models: Mapping[str, Any],
+    choose: Callable[..., dict[str, ModelRef]] | None,
     pixels: Pixels | None,
     workers: int | None,
     scheduler: str | None,
@@ -150,9 +152,11 @@ def _run(
     options: Mapping[str, Any],
 ) -> Run:
     chosen = read_settings(options)
-    where, block_px = _where(chosen, workers, scheduler, models=bool(models))
+    where, block_px = _where(chosen, workers, scheduler, models=choose is not None)
+    cases = _cases(inputs, chosen)
+    models = choose(phantoms=any_phantom(cases)) if choose else {}
     of_job = {name: getattr(chosen, name) for name in Job.model_fields if name in Settings.model_fields and name != "stain_target"}
-    job = Job(**of_job | {"models": dict(models), "pixels": pixels, "slides": _cases(inputs, chosen), "block_px": block_px})
+    job = Job(**of_job | {"models": models, "pixels": pixels, "slides": cases, "block_px": block_px})
     check_job(job)
     before = Job.model_validate(read_run(folder)["job"]).models if (folder / RUN_FILE).exists() else {}
     job = job.model_copy(update={"models": choose_engines(job.models, job.device, chosen.engine, before)})

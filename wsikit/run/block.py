@@ -126,7 +126,8 @@ def _owned(found: Detections, corner: np.ndarray, row: int, grid: TileGrid) -> d
     margin = grid.overlap_px / 2
     mine = ((found.position >= margin) & (found.position < grid.tile_px - margin)).all(1)
     downsample = np.array(grid.raster.downsample)
-    return {
+    kind = {} if found.atypical is None else {"atypical": found.atypical[mine].astype(np.float32)}
+    return kind | {
         "row": np.full(int(mine.sum()), row, np.int64),
         "position": (found.position[mine].astype(np.float64) + corner) * downsample,
         "score": found.score[mine].astype(np.float32),

@@ -22,6 +22,7 @@ from wsikit.resolution import MAX_MPP, MIN_MPP, is_believable, parse_number
 SUFFIXES = frozenset(
     ".svs .tif .tiff .ndpi .scn .mrxs .bif .vms .vmu .svslide .czi .qptiff .vsi .isyntax .jpg .jpeg .png .npy".split()  # noqa: SIM905 - it fits a line
 )
+_LOOKED_AT, _HEAD_BYTES, _STORE_BYTES = 100, 4096, 2**22  # slides, and bytes of each, to tell a run of phantoms
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 _RESERVED = frozenset(["path", "slide", "slide_id", "patient", "mpp", "focal_plane", "expect_sha256"])
 
@@ -40,6 +41,23 @@ class Case(BaseModel):
     expect_sha256: str = ""
     refused: str = ""  # why it cannot even be named
     extra: dict[str, str] = {}
+
+
+def any_phantom(cases: Sequence[Case]) -> bool:
+    """Whether one of the first slides says that it is a phantom, told from its first bytes: the file is not opened as a slide.
+
+    Then the bundled models that know phantoms are the default; a real slide in the same run gets no answer of theirs.
+    """
+    return any(_says_phantom(Path(c.path)) for c in cases[:_LOOKED_AT] if not is_remote(locate(c.path)))
+
+
+def _says_phantom(path: Path) -> bool:
+    store = path / "zarr.json"
+    try:
+        with (store if store.is_file() else path).open("rb") as f:
+            return b'"phantom": true' in f.read(_STORE_BYTES) if store.is_file() else b"wsikit phantom" in f.read(_HEAD_BYTES)
+    except OSError:  # a folder, or a file that cannot be read, which the run will say
+        return False
 
 
 def find_cases(inputs: Sequence[str | Path], mpp_override: float | None = None, expect_sha256: str = "") -> list[Case]:

@@ -111,8 +111,8 @@ class Job(BaseModel):
         return {name: read_card(Path(ref.folder)) for name, ref in self.models.items() if name != RISK_PIPELINE}
 
 
-def choose_models(names: Sequence[str] | None, models: Mapping[str, str | Path] | None = None) -> dict[str, ModelRef]:
-    """The model of each wanted pipeline: the given one, else the default of `find_model`.
+def choose_models(names: Sequence[str] | None, models: Mapping[str, str | Path] | None = None, *, phantoms: bool = False) -> dict[str, ModelRef]:
+    """The model of each wanted pipeline: the given one, else the default of `find_model`, for ``phantoms`` or for real slides.
 
     Without names: the pipelines of the given models, or every pipeline that has a model at hand.
 
@@ -130,7 +130,7 @@ def choose_models(names: Sequence[str] | None, models: Mapping[str, str | Path] 
     wanted = list(dict.fromkeys([*(names or ()), *models])) if names or models else _with_models()
     found = {}
     for name in sorted(wanted, key=pipelines().index):
-        folder = find_model(models.get(name, name))
+        folder = find_model(models.get(name, name), phantoms=phantoms)
         card = read_card(folder)
         if card.pipeline != name:
             raise UsageError(f"model {card.name} is for pipeline '{card.pipeline}', not '{name}'")

@@ -25,7 +25,8 @@ class Table(Mapping[str, np.ndarray]):
     Tiles have ``origin`` int64 (N, 2) x, y of the upper-left corner and ``size`` float64 (N, 2), both level-0 px,
     ``tissue`` float32 (N,), ``probability`` float32 (N, K) and ``feature`` float16 (N, D); of a model of regions ``map`` uint8 (N, S·S), its
     probability in squares of each tile. Detections have ``position``
-    float64 (M, 2) and ``size`` float32 (M, 2) in level-0 px, ``score`` float32 (M,) and ``class`` int64 (M,).
+    float64 (M, 2) and ``size`` float32 (M, 2) in level-0 px, ``score`` float32 (M,) and ``class`` int64 (M,), and ``atypical``
+    float32 (M,) from models that tell: the probability of an atypical mitosis.
     Quality has, for each tile that is not plain glass, shares of it (``tissue``, ``fold``, ``pen_<colour>``, ``black``, ``white``,
     ``other``), ``blur``, and the ``reason`` uint8 it is left out for. ``attributes`` holds the class names and where the columns came from.
     """

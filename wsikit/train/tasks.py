@@ -27,6 +27,7 @@ from wsikit.train.regions import read_marked
 from wsikit.train.segment import train_segmenter
 
 OVERLAP_PX = 64  # of a segmenter's tiles: what lies at a tile's edge is seen whole by its neighbour
+VERIFIER_UM = 16.0  # a mitosis and what is beside it
 LICENCE = "not stated by whoever trained it"
 
 
@@ -76,8 +77,8 @@ def tumour(labels: Path, out: Path, recipe: Recipe | None = None, options: Optio
     return train_segmenter(slides, out, fields, recipe, options, group)
 
 
-def mitosis(labels: Path, out: Path, mpp: float, **options: Any) -> Card:
-    """Train a mitosis detector (YOLOX-nano) from points.
+def mitosis(labels: Path, out: Path, mpp: float, *, verifier: bool = False, **options: Any) -> Card:
+    """Train a mitosis detector (YOLOX-nano) from points; with ``verifier``, a second stage that looks at each of its finds again.
 
     Raises
     ------
@@ -90,6 +91,8 @@ def mitosis(labels: Path, out: Path, mpp: float, **options: Any) -> Card:
     fields = _common(out, "mitosis", "detect", ["mitosis"], mpp, [s.item for s in slides])
     fields |= {"architecture": {"name": "yolox-n"}, "tile_px": 416, "overlap_px": 64, "min_tissue": 0.0, "detection": {"threshold": 0.5}}
     fields |= {"scaling": {"mean": [0.0, 0.0, 0.0], "std": [1.0, 1.0, 1.0]}}
+    if verifier:
+        fields["architecture"] |= {"verifier": {"side_px": 2 * round(VERIFIER_UM / mpp / 2)}}
     return train_detector(slides, out, fields, **options)
 
 
