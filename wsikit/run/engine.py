@@ -23,6 +23,8 @@ _THREADS = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_TH
 _MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**28), "MALLOC_TRIM_THRESHOLD_": str(2**29)}
 # tasks carry no data that could be spilled, so a worker over its limit is ended at once
 _MEMORY_RULES = {f"distributed.worker.memory.{name}": value for name, value in (("target", False), ("spill", False), ("pause", False), ("terminate", 1.0))}
+# with a window that never runs empty, dask takes the whole archive for one computation, and remembers every task of it
+_SHORT_MEMORY = {"distributed.diagnostics.computations.max-history": 0}
 _QUIET = {"DASK_LOGGING__DISTRIBUTED": "critical"}  # errors come to the run; a worker would print them once more, with what libraries quote from files
 _ENVIRONMENT = _THREADS | _MEMORY | _QUIET
 _CONNECT_SECONDS = "8s"
@@ -199,7 +201,7 @@ def _local_cluster(workers: int, device: str, worker_bytes: int) -> Iterator[Any
     scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "dashboard": False, "dashboard_address": "127.0.0.1:0", "port": 0}}
     # only what is set before a process starts reaches its memory allocator and its logging
     environment = _ENVIRONMENT | {"WSIKIT_THREADS": str(max(1, cores() // workers))}
-    before_start = {"distributed.nanny.pre-spawn-environ": environment, "distributed.scheduler.allowed-failures": 1} | _MEMORY_RULES
+    before_start = {"distributed.nanny.pre-spawn-environ": environment, "distributed.scheduler.allowed-failures": 1} | _MEMORY_RULES | _SHORT_MEMORY
     with dask.config.set(before_start), SpecCluster(workers=nannies, scheduler=scheduler, silence_logs=50) as cluster:
         yield cluster
 
