@@ -66,13 +66,13 @@ def test_small_models_other_tasks_and_devices_stay_with_torch(monkeypatch: pytes
         choose_engine(card, STS, "cpu", "tensorrt")
 
 
-@pytest.mark.parametrize("amx", [False, pytest.param(True, marks=has_bf16)])
-def test_large_classifiers_take_openvino_and_bfloat16_only_with_amx(monkeypatch: pytest.MonkeyPatch, home: Path, amx: bool) -> None:
+@pytest.mark.parametrize("quick", [False, pytest.param(True, marks=has_bf16)])
+def test_large_classifiers_take_openvino_and_bfloat16_only_where_it_is_quick(monkeypatch: pytest.MonkeyPatch, home: Path, quick: bool) -> None:
     forget(home)
     monkeypatch.setattr(_engine, "LARGE_BYTES", 1000)
-    monkeypatch.setattr(_engine, "_has_amx", lambda: amx)
+    monkeypatch.setattr(_engine, "_has_bfloat16", lambda: quick)
     engine, difference = choose_engine(read_card(STS), STS, "cpu")
-    assert engine == (BFLOAT16 if amx else OPENVINO)
+    assert engine == (BFLOAT16 if quick else OPENVINO)
     assert difference is not None
     assert 0 <= difference <= _engine.LIMIT[engine]
     monkeypatch.setattr(Compiled, "forward", lambda self, x: pytest.fail("measured again"))

@@ -75,7 +75,7 @@ def accelerate(model: Any, engine: str) -> None:
 def choose_engine(card: Card, folder: Path, device: str, wanted: str = AUTO) -> tuple[str, float | None]:
     """The engine for a model on this machine, and how far its probabilities were from torch's, at most.
 
-    ``auto`` takes OpenVINO for large classifiers on a CPU: in bfloat16 where the processor has AMX tiles, which only then pays, else in float32; and torch
+    ``auto`` takes OpenVINO for large classifiers on a CPU: in bfloat16 where the processor multiplies in it (AMX, AVX512-BF16), else in float32; and torch
     where OpenVINO is missing or its answers differ too much (0.001 in float32, 0.02 in bfloat16, or another class).
 
     Raises
@@ -91,7 +91,7 @@ def choose_engine(card: Card, folder: Path, device: str, wanted: str = AUTO) -> 
         return TORCH, None
     if card.task != "classify" or device != "cpu" or card.weights.file.endswith(".onnx") or card.architecture.get("name") == "mil":
         raise ModelError(f"model {card.name}: engine {wanted} runs classifiers of torch on the CPU; use --engine {AUTO}")
-    candidates = [wanted] if wanted != AUTO else [BFLOAT16, OPENVINO] if _has_amx() else [OPENVINO]
+    candidates = [wanted] if wanted != AUTO else [BFLOAT16, OPENVINO] if _has_bfloat16() else [OPENVINO]
     reason = ""
     for engine in candidates:
         try:
@@ -132,12 +132,13 @@ def _core() -> Any:
 
 
 @cache
-def _has_amx() -> bool:
-    """Has the processor tiles for bfloat16 products?"""
+def _has_bfloat16() -> bool:
+    """Has the processor products in bfloat16? OpenVINO also takes it without, and is no quicker then."""
     try:
-        return "amx_bf16" in Path("/proc/cpuinfo").read_text()
+        flags = Path("/proc/cpuinfo").read_text().split()
     except OSError:
         return False
+    return "amx_bf16" in flags or "avx512_bf16" in flags
 
 
 def _cache(card: Card) -> Path:
