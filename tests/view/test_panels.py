@@ -202,6 +202,12 @@ def test_a_million_points_are_shown_as_density_and_near_as_points(viewer: Any) -
     assert 0 < inside.sum() == len(many.points.data) <= NEAR
     assert not many.density.visible
     assert np.median(seconds) < 1.0, "with room for a busy machine"
+    from wsikit.view.tools import settled
+
+    for zoom in (30.0, 60.0, 120.0, 30.0):  # fewer and fewer points, with what was drawn before still on the canvas
+        settled(viewer)
+        viewer.camera.zoom = zoom
+        many.refresh()
     many.close()
     viewer.layers.remove(many.points)
     viewer.layers.remove(many.density)

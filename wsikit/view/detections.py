@@ -89,12 +89,13 @@ class DetectionLayers:
         symbol[rows >= self.found.n_model] = "diamond"
         with self.points.events.blocker_all():
             self.points.data = to_world(self.found.position[rows], self.mpp)
+            self.points.set_view_slice()  # at once: what is sliced later, in a thread, would still speak of rows that are gone
             self.points.features = {"row": rows, "score": score, "label": [NAMES[v] if v >= 0 else "" for v in label]}
             if len(rows):
                 self.points.border_color, self.points.face_color, self.points.symbol = border, face, symbol
                 self.points.size = np.where(symbol == "x", RING_UM / 2, RING_UM)
         self.points.selected_data = set()
-        self.points.refresh()
+        self.points._refresh_sync(thumbnail=False, data_displayed=True, highlight=True, extent=True, force=True)
 
     def _dense(self) -> np.ndarray:
         """Detections per mm², float32 (H, W); NaN where there is none."""
