@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import inspect
 import re
 import shutil
 import subprocess
@@ -19,6 +20,60 @@ from wsikit import errors
 
 NAMES = ["Region", "Slide", "WsikitError", "load_model", "open_slide", "open_store", "score", "tile"]
 FUNCTIONS = ["load_model", "open_slide", "open_store", "score", "tile"]
+
+# What scripts out there call: a name that goes, a default that changes or an argument that must be given breaks them. New ones may come at the end.
+SIGNATURES = {
+    "load_model": "ref, device='cpu', engine='torch'",
+    "open_slide": "path, *, mpp=None, mpp_source='override', reader=None, focal_plane=None, icc='keep', trusted=False",
+    "open_store": "path",
+    "score": "inputs, out, pipelines=None, *, models=None, keep_tiles=False, workers=0, scheduler=None, on_progress=…, **options",
+    "tile": "slide, out, *, mpp=0.5, tile_px=256, overlap_px=0, stain='macenko', codec='zstd:1', workers=0, **options",
+    "Slide.read": "self, region, mpp=None",
+    "Slide.thumbnail": "self, max_px=1024",
+    "plot.hotspot": "store, pipeline='mitosis', ax=None, *, slide=None, margin=0.1",
+}
+SLIDE = {
+    "bounds",
+    "close",
+    "digest",
+    "facts",
+    "icc",
+    "levels",
+    "mpp",
+    "mpp_source",
+    "path",
+    "properties",
+    "read",
+    "read_level",
+    "reader",
+    "size",
+    "thumbnail",
+    "warnings",
+}
+STORE = {"image", "mpp", "overlay", "overlays", "path", "result", "tables"}
+
+
+def signature(function: Any) -> str:
+    """Names, kinds and defaults; a default that is a function has no name."""
+    bare = [p.replace(annotation=p.empty) for p in inspect.signature(function).parameters.values()]
+    return re.sub(r"<function.*?>(?=[,)])", "…", str(inspect.Signature(bare)))[1:-1]
+
+
+@pytest.mark.parametrize("name", SIGNATURES)
+def test_signatures_are_these(name: str) -> None:
+    function: Any = wk
+    for part in name.split("."):
+        function = getattr(function, part)
+    assert signature(function) == SIGNATURES[name]
+
+
+def test_slides_and_stores_have_these(scored: Any, phantom: Any) -> None:
+    slide, store = wk.open_slide(phantom.path), scored.store("lms")
+    assert [name for name in SLIDE if not hasattr(slide, name)] == []
+    assert [name for name in STORE if not hasattr(store, name)] == []
+    assert isinstance(scored.results["lms"], dict)
+    assert scored.folder.is_dir()
+    assert scored.failed == {}
 
 
 def test_the_names_are_these() -> None:

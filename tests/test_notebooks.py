@@ -9,9 +9,14 @@ import pytest
 from nbclient import NotebookClient
 
 NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
+SLOW = {"cluster": "worker processes", "extend": "tests/test_contributing.py runs much the same"}
 SAYS = {
     "subtype": ["no patient in both", "balanced accuracy of patients held out: 1.000", "the call is right: True"],
+    "cluster": ["the same files: True; the same bytes: True", "up to 16 workers"],
+    "extend": ["same pixels: True", "all checks hold", "trusted: True", "ok | call: "],
     "first_look": ["call: LMS", "recall 1.000"],
+    "results_as_tables": ["3 slides, failed: {}", "Research use only"],
+    "tile_and_normalise": ["stain fit: macenko, trusted: True", "vahadane: trusted True"],
     "survival": [
         "the interval holds the truth for 4 of 4",
         "clinic and elsewhere is better",
@@ -21,12 +26,13 @@ SAYS = {
 }
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", [pytest.param(p, marks=[pytest.mark.slow] if p.stem in SLOW else [], id=p.stem) for p in NOTEBOOKS])
 def test_runs(path: Path, tmp_path: Path) -> None:
     notebook = nbformat.read(path, as_version=4)
     NotebookClient(notebook, timeout=240, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}).execute()
     text = "".join(o.get("text", "") for cell in notebook.cells for o in cell.get("outputs", []))
-    assert [words for words in SAYS[path.stem] if words not in text] == []
+    assert [words for words in SAYS.get(path.stem, []) if words not in text] == []
+    assert [c for c in notebook.cells if any("image" in str(o.get("data", {}).keys()) for o in c.get("outputs", []))], "it ends in a picture"
 
 
 def test_there_is_one() -> None:
