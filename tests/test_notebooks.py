@@ -17,6 +17,7 @@ SAYS = {
     "first_look": ["call: LMS", "recall 1.000"],
     "results_as_tables": ["3 slides, failed: {}", "Research use only"],
     "tile_and_normalise": ["stain fit: macenko, trusted: True", "vahadane: trusted True"],
+    "mitosis": ["F1 1.000", "signed-off count: 39 of 39"],
     "survival": [
         "the interval holds the truth for 4 of 4",
         "clinic and elsewhere is better",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -142,11 +141,10 @@ def _graded(name: str, position: np.ndarray, grounds: Grounds, facts: Mapping[st
 
 
 def _chance(position: np.ndarray, grounds: Grounds, window: Window) -> dict[str, Any] | None:
-    """What the densest window would hold by chance; None where there is only one place for it, or nothing to place."""
-    if not 0 < len(position) <= MOST_DRAWN or grounds.tissue_mm2 < window.area_mm2:
+    """What the densest window would hold by chance; None for fields, where there is only one place for it, or nothing to place."""
+    if window.shape == "fields" or not 0 < len(position) <= MOST_DRAWN or grounds.tissue_mm2 < window.area_mm2:
         return None
-    square = replace(window, shape="square") if window.shape == "fields" else window
-    coarse = Ground(grounds.tissue, grounds.downsample, grounds.mpp, square, step_um=1000 * window.area_mm2**0.5 / NULL_STEPS)
+    coarse = Ground(grounds.tissue, grounds.downsample, grounds.mpp, window, step_um=1000 * window.area_mm2**0.5 / NULL_STEPS)
     best = coarse.densest(position)
     return None if best is None or best.flags else expected_maximum(len(position), coarse, best.count)
 

@@ -12,8 +12,9 @@ from wsikit.aggregate.hotspot import MIN_TISSUE_SHARE, Ground, Hotspot, Window, 
 def consecutive_fields(position: np.ndarray, ground: Ground) -> Hotspot | None:
     """The densest round field, then each time the one with most mitoses among those that touch a counted field and overlap none; None without tissue.
 
-    A field is at least 80 % tissue; of equal ones the one with more tissue, then the smaller y and x is taken. What a person does at the
-    microscope, so not the best of all sets of fields. Where no further field fits, those found are counted, flagged ``insufficient_area``.
+    A field is at least 80 % tissue; of equal ones the one with more tissue, then the smaller y and x is taken. What a person does at the microscope, so not
+    the best of all sets of fields; but each is put where it holds most, so they hold more than fields laid side by side without looking. Where no further
+    field fits, those found are counted, flagged ``insufficient_area``.
 
     Parameters
     ----------
