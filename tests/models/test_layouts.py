@@ -13,8 +13,10 @@ from torch import Tensor, nn
 from wsikit.errors import CardError, UsageError
 from wsikit.models import check_model, load_model
 from wsikit.models._boxes import LAYOUTS, decode
+from wsikit.models._card import Card, write_model
 from wsikit.models._yolo9 import Yolo9
 from wsikit.models.exchange import fetch_model
+from wsikit.models.mitosis import build
 
 SIDE = 64
 BOXES = torch.tensor([[20.0, 24.0, 12.0, 10.0], [45.0, 40.0, 8.0, 14.0], [46.0, 40.0, 8.0, 14.0], [8.0, 50.0, 9.0, 9.0]])  # centre, size
@@ -152,3 +154,13 @@ def test_yolov9_learns_where_a_dark_square_is(one_thread: None) -> None:
     assert rows.shape == (2, 84, 6)
     assert torch.allclose(rows[..., :2], (own[:, :2] + own[:, 2:4]).transpose(1, 2) / 2)
     assert torch.allclose(rows[..., 5], own[:, 4])
+
+
+def test_a_yolov9_is_a_model_folder_like_any_other(tmp_path: Path, one_thread: None) -> None:
+    fields = {"name": "nine", "pipeline": "mitosis", "task": "detect", "classes": ["mitosis"], "architecture": {"name": "yolo9-t"}, "tile_px": 64, "batch": 1}
+    fields |= {"detection": {"threshold": 0.5}, "licence": "none", "trained_on": {"domain": "phantom", "description": "nothing"}}
+    net = build(Card(**fields, weights={"sha256": "0" * 64}))
+    write_model(tmp_path / "nine", fields, net.state_dict())
+    assert check_model(tmp_path / "nine").architecture == {"name": "yolo9-t"}
+    (found,) = load_model(tmp_path / "nine").predict(np.zeros((1, 64, 64, 3), np.uint8))
+    assert len(found.score) == 0, "it begins by seeing nothing"

@@ -41,7 +41,9 @@ def register(app: typer.Typer) -> None:
         per_slide: Annotated[int, typer.Option("--per-slide", min=1, help="Tiles drawn from each slide.")] = 200,
         preset: Annotated[str, typer.Option("--preset", help="plain, foersch, zhang, deeppath, or unet. [default: the task's own]")] = "",
         recipe: Annotated[Path | None, typer.Option("--recipe", metavar="TOML", help="Values in place of a preset's.")] = None,
-        architecture: Annotated[str, typer.Option("--architecture", help="Such as torchvision:resnet18 or timm:convnext_tiny.")] = "",
+        architecture: Annotated[
+            str, typer.Option("--architecture", help="torchvision:resnet18, timm:convnext_tiny …; mitosis yolox-n to -x, yolo9-t to -c.")
+        ] = "",
         tile: Annotated[int | None, typer.Option("--tile", min=16, max=4096, help="Tile side, px.")] = None,
         stain: Annotated[str, typer.Option("--stain", help="macenko, vahadane, reinhard or none.")] = "",
         init: Annotated[str, typer.Option("--init", help="imagenet, none, a file of weights, or a model to go on from.")] = "",
@@ -100,7 +102,8 @@ def register(app: typer.Typer) -> None:
         if task == "mitosis":
             composed = verifier or any(v is not None for v in (rounds, scale, paste))
             options["course"] = course_of(mpp or 0.25, scale, paste, rounds, epochs or 12, seed, device) if composed else None
-            card = tasks.mitosis(labels, out, mpp or 0.25, verifier=verifier, epochs=epochs or 12, device=device, **options)
+            options |= {"architecture": architecture or "yolox-n", "verifier": verifier, "epochs": epochs or 12, "device": device}
+            card = tasks.mitosis(labels, out, mpp or 0.25, **options)
         else:
             values = {"mpp": mpp, "tile_px": tile, "stain": stain, "initial": init, "precision": precision, "architecture": architecture}
             chosen = choose_recipe(task, preset, recipe, {k: v for k, v in values.items() if v}, epochs)

@@ -77,8 +77,10 @@ def tumour(labels: Path, out: Path, recipe: Recipe | None = None, options: Optio
     return train_segmenter(slides, out, fields, recipe, options, group)
 
 
-def mitosis(labels: Path, out: Path, mpp: float, *, verifier: bool = False, **options: Any) -> Card:
-    """Train a mitosis detector (YOLOX-nano) from points; with ``verifier``, a second stage that looks at each of its finds again.
+def mitosis(labels: Path, out: Path, mpp: float, *, architecture: str = "yolox-n", verifier: bool = False, **options: Any) -> Card:
+    """Train a mitosis detector from points: ``yolox-n`` … ``yolox-x``, or ``yolo9-t`` … ``yolo9-c``.
+
+    With ``verifier``, a second stage looks at each of its finds again.
 
     Raises
     ------
@@ -89,7 +91,7 @@ def mitosis(labels: Path, out: Path, mpp: float, *, verifier: bool = False, **op
     """
     slides = read_points(labels)
     fields = _common(out, "mitosis", "detect", ["mitosis"], mpp, [s.item for s in slides])
-    fields |= {"architecture": {"name": "yolox-n"}, "tile_px": 416, "overlap_px": 64, "min_tissue": 0.0, "detection": {"threshold": 0.5}}
+    fields |= {"architecture": {"name": architecture}, "tile_px": 416, "overlap_px": 64, "min_tissue": 0.0, "detection": {"threshold": 0.5}}
     fields |= {"scaling": {"mean": [0.0, 0.0, 0.0], "std": [1.0, 1.0, 1.0]}}
     if verifier:
         fields["architecture"] |= {"verifier": {"side_px": 2 * round(VERIFIER_UM / mpp / 2)}}
