@@ -21,7 +21,7 @@ def register(app: typer.Typer) -> None:
         """List the pipelines, what each is for and the model that it takes by default; check pipeline files.
 
         Example: wsikit pipelines
-        Example: wsikit pipelines pipelines/*.toml
+        Example: wsikit pipelines pipelines/all.toml mine.toml
         """
         from wsikit.models import pipelines as names
         from wsikit.run.settings import read_pipeline
