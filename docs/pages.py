@@ -62,6 +62,11 @@ def _helps(command: Any, parent: Any, name: str) -> Iterator[tuple[str, str]]:
         yield from _helps(below, context, verb)
 
 
+def _trained_on(card: Any) -> str:
+    known = {"slides": card.trained_on.slides, "patients": card.trained_on.patients}
+    return ", ".join(f"{n} {name}" for name, n in known.items() if n)
+
+
 def model_cards() -> str:
     """Every bundled model, from its card."""
     from wsikit.models import BUNDLED, read_card
@@ -79,7 +84,7 @@ def model_cards() -> str:
             "classes": ", ".join(card.classes) or "–",
             "network": f"`{card.architecture.get('name', 'none: coefficients')}`, {size:.1f} MB",
             "sees": where,
-            "trained on": f"{card.trained_on.domain}: {card.trained_on.description} ({card.trained_on.slides} slides, {card.trained_on.patients} patients)",
+            "trained on": f"{card.trained_on.domain}: {card.trained_on.description} ({_trained_on(card)})",
             "not for": card.limitations,
             "licence": card.licence,
             "digest": f"`{card.digest[:16]}…`",

@@ -62,7 +62,9 @@ def measured(model: Any, labelled: Path, public_slide: Path) -> tuple[float, dic
         facts[f"false finds: {name}"] = false_per_mm2(find(model, enlarged(empty, 0.25) if empty.mpp > 0.3 else empty), threshold)
     for name, read, what in (("midesec", midesec, MIDESEC), ("icpr12_a00", icpr12, ICPR12)):
         if (labelled / name).is_dir():
-            facts[name] = {"what": what, **pooled([find(model, f) for f in read(labelled / name)], threshold)}
+            # whole fields with figures: the errors that a slide's count is said to have, where false finds are as frequent as there
+            unit = {"unit": "fields"} if name == "midesec" else {}
+            facts[name] = {"what": what, **unit, **pooled([find(model, f) for f in read(labelled / name)], threshold)}
             print(name, facts[name], flush=True)
     return threshold, facts | {"rule": "a detection within 7.5 µm of a labelled figure, each once (MIDOG); [value, low, high]: 95 % interval over cases"}
 

@@ -33,7 +33,9 @@ MppOverride = Annotated[float | None, typer.Option("--mpp-override", help="µm/p
 AnyStain = Annotated[bool, typer.Option("--any-stain", help="Take slides whose tissue is brown too: pigment, or immunohistochemistry.")]
 MaxDamaged = Annotated[
     float,
-    typer.Option("--max-damaged", help="Share of the tissue, such as 0.001, to leave out where a slide cannot be decoded. [default: none]", min=0),
+    typer.Option(
+        "--max-damaged", help="Share of tissue, such as 0.001, to leave out where a slide cannot be decoded. [default: none]", min=0, show_default=False
+    ),
 ]
 Icc = Annotated[str, typer.Option("--icc", help="Colour profiles of slides: keep (pixels as stored) or srgb (applied, where a slide has one).")]
 FocalPlane = Annotated[str | None, typer.Option("--focal-plane", help="Which plane of slides with several, by its name in wsikit info. [default: the middle]")]
