@@ -136,3 +136,11 @@ def test_the_examples_of_the_docstrings_run(phantom: Any, tmp_path: Path, monkey
         assert runner.run(examples(name), out=report.append, clear_globs=False).failed == 0, "".join(report)
     assert runner.summarize(verbose=False).attempted >= 12
     assert wk.open_store("out/slides/a.zarr").result["pipelines"]["sts-subtype"]["call"] == "LMS"
+
+
+def test_workers_without_networks_load_no_torch() -> None:
+    """It takes half a gigabyte of each, and the memory that is shared out counts on that."""
+    heavy = "[m for m in ('torch', 'pandas', 'openvino', 'matplotlib') if m in sys.modules]"
+    program = f"import sys, wsikit.run.block, wsikit.run.finish, wsikit.run.prepare\nprint({heavy})"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "[]\n"), done.stderr

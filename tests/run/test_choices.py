@@ -74,7 +74,7 @@ def test_bounds_are_the_slide_for_tissue_and_stain(bounded: Path, tissue: np.nda
 
 def test_shapes_lie_where_qupath_draws_them(bounded: Path, tmp_path: Path) -> None:
     """QuPath crops to the bounds and counts from their corner; tables count from the slide's."""
-    run = wk.score([bounded], tmp_path / "run", pipelines=["mitosis"], mpp_override=0.5)
+    run = wk.score([bounded], tmp_path / "run", models={"mitosis": "phantom-mitosis"}, mpp_override=0.5)
     assert run.failed == {}
     shapes = json.loads((tmp_path / "run/slides/bounded.geojson").read_text())
     assert shapes["wsikit"] == {"origin": [BOUNDS.x, BOUNDS.y]}

@@ -13,7 +13,6 @@ import numpy as np
 
 from wsikit.aggregate.doubt import doubt, prediction_set, tempered, withheld_call
 from wsikit.models._card import Card
-from wsikit.models._mil import bag_probability
 
 TELLING = 8
 
@@ -35,6 +34,8 @@ def call_slide(card: Card, probability: np.ndarray, outlying: np.ndarray | None 
         return _decided(card, None, np.zeros(len(card.classes)), n, reason)
     share = np.bincount(probability.argmax(1), minlength=len(card.classes)) / n
     if attention is not None:
+        from wsikit.models._mil import bag_probability  # torch takes half a gigabyte, which a worker without networks must not hold
+
         return _decided(card, bag_probability(probability, attention), share, n)
     temperature = card.calibration.temperature if card.calibration else 1.0
     strange = None if outlying is None else float(np.mean(outlying != 0))

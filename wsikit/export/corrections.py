@@ -10,10 +10,9 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import shapely
 from shapely.geometry import shape as to_shape
 from shapely.geometry.base import BaseGeometry
@@ -22,6 +21,9 @@ from wsikit.errors import LabelsError, StoreError
 from wsikit.export.geojson import detection_id, origin_of
 from wsikit.export.stream import stream_features
 from wsikit.store import SlideStore
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 COUNTED = "Mitosis"
 POINT_LABELS = {"Mitosis": "mitosis", "Below threshold": "lookalike", "Look-alike": "lookalike", "Lookalike": "lookalike"}
@@ -122,6 +124,8 @@ def corrections(shapes: Iterable[Shape], store: SlideStore, pipeline: str = "mit
 def point_labels(shapes: Iterable[Shape], names: Mapping[str, str] = POINT_LABELS) -> pd.DataFrame:
     """Points as ``wsikit train mitosis`` takes them: columns x, y in level-0 px and label; add ``path`` and ``patient``. Other classes are left out."""
     found = [(x, y, names[s.name]) for s in shapes if s.name in names for x, y in s.points.tolist()]
+    import pandas as pd
+
     return pd.DataFrame(found, columns=["x", "y", "label"])
 
 

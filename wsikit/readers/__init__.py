@@ -121,8 +121,10 @@ def registry() -> dict[str, type[Reader]]:
         if module.name.startswith("_"):
             continue
         try:
-            reader = importlib.import_module(f"{__name__}.{module.name}").READER
+            reader = getattr(importlib.import_module(f"{__name__}.{module.name}"), "READER", None)
         except ImportError:  # an extra that is not installed
+            continue
+        if reader is None:  # half of a module, whose import failed before
             continue
         found[reader.name] = reader
     return found

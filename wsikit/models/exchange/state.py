@@ -103,7 +103,7 @@ def fit(expected: dict[str, Any], tensors: dict[str, Any], where: str) -> dict[s
     counters = {k: torch.zeros((), dtype=torch.int64) for k in expected if k.endswith("num_batches_tracked") and k not in renamed}
     renamed |= counters  # older files lack them, and they are of training only
     missing, extra = sorted(expected.keys() - renamed.keys()), sorted(renamed.keys() - expected.keys())
-    odd = [k for k in expected.keys() & renamed.keys() if expected[k].shape != renamed[k].shape]
+    odd = [k for k in sorted(expected.keys() & renamed.keys()) if expected[k].shape != renamed[k].shape]
     if missing or extra or odd:
         k = (odd or missing or extra)[0]
         how = f"has shape {tuple(renamed[k].shape)}, the architecture {tuple(expected[k].shape)}" if odd else "is missing" if missing else "is no part of it"
