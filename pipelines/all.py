@@ -7,8 +7,9 @@ On the command line: wsikit score cases.csv -o out/ --pipeline pipelines/all.tom
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
+
+from _command import score_asked
 
 import wsikit as wk
 from wsikit.report import write_reports
@@ -18,14 +19,7 @@ CONFIG = Path(__file__).with_suffix(".toml")
 
 def main() -> None:
     """Score, then write the pages."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("slides", nargs="+", help="slides, folders, or CSVs with a column path (and patient, mpp)")
-    parser.add_argument("-o", "--out", type=Path, required=True)
-    parser.add_argument("--workers", type=int, default=None)
-    asked = parser.parse_args()
-    run = wk.score(asked.slides, asked.out, [CONFIG], workers=asked.workers)
-    for slide_id, reason in run.failed.items():
-        print(f"left out: {slide_id}: {reason}")
+    run = score_asked(__doc__ or "", CONFIG)
     print(f"open {write_reports(run.folder)}")
     print(wk.RESEARCH_USE_ONLY)
 

@@ -7,8 +7,10 @@ On the command line: wsikit score cases.csv -o out/ --pipeline pipelines/mitosis
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
+
+import pandas as pd
+from _command import score_asked
 
 import wsikit as wk
 
@@ -17,12 +19,8 @@ CONFIG = Path(__file__).with_suffix(".toml")
 
 def main() -> None:
     """Score, then say and draw what was found."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("slides", nargs="+", help="slides, folders, or CSVs with a column path (and patient, mpp)")
-    parser.add_argument("-o", "--out", type=Path, required=True)
-    parser.add_argument("--workers", type=int, default=None)
-    asked = parser.parse_args()
-    run = wk.score(asked.slides, asked.out, [CONFIG], workers=asked.workers)
+    run = score_asked(__doc__ or "", CONFIG)
+    paths = pd.read_csv(run.folder / "slides.csv", index_col="slide_id")["path"]
     for slide_id, result in run.results.items():
         found = result["pipelines"].get("mitosis", result)
         if found["status"] != "ok":
@@ -34,7 +32,8 @@ def main() -> None:
             f"({found['low']:.2f}–{found['high']:.2f}); hotspot {hotspot['count']} in {hotspot['tissue_mm2']:.2f} mm² {' '.join(hotspot['flags'])}".rstrip()
         )
         picture = run.folder / f"{slide_id}.hotspot.png"
-        wk.plot.hotspot(run.store(slide_id)).figure.savefig(picture, dpi=150)
+        with wk.open_slide(paths[slide_id]) as slide:
+            wk.plot.hotspot(run.store(slide_id), slide=slide).figure.savefig(picture, dpi=150)
         print(f"  {picture}")
     print(wk.RESEARCH_USE_ONLY)
 

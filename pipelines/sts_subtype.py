@@ -7,10 +7,10 @@ On the command line: wsikit score cases.csv -o out/ --pipeline pipelines/sts_sub
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 import pandas as pd
+from _command import score_asked
 
 import wsikit as wk
 
@@ -19,12 +19,7 @@ CONFIG = Path(__file__).with_suffix(".toml")
 
 def main(config: Path = CONFIG, pipeline: str = "sts-subtype") -> None:
     """Score, then print who was called what, least certain first."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("slides", nargs="+", help="slides, folders, or CSVs with a column path (and patient, mpp)")
-    parser.add_argument("-o", "--out", type=Path, required=True)
-    parser.add_argument("--workers", type=int, default=None)
-    asked = parser.parse_args()
-    run = wk.score(asked.slides, asked.out, [config], workers=asked.workers)
+    run = score_asked(__doc__ or "", config)
     for name in ("patients.csv", "slides.csv"):
         if (run.folder / name).exists():
             table = pd.read_csv(run.folder / name)

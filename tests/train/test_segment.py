@@ -53,7 +53,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     slides, truth = [], []
     for n in range(5):
         path = folder / f"{n}.tif"
-        truth.append(write_region_phantom(path, n, 1024, 768, tumour=n != 4))
+        truth.append(write_region_phantom(path, n if n < 4 else 6, 1024, 768, tumour=n != 4, mitoses_per_mm2=200 if n > 2 else 0))
         item = Labelled(path, "tumour", f"P{n}", split="val" if n == 2 else "test" if n > 2 else "train")
         slides.append(Marked(item, path.with_suffix(".geojson")))
     recipe = changed(PRESETS["unet"], {"tile_px": 64, "batch": 8, "initial": "none", "architecture": ARCHITECTURE}, "a test").shortened(10)
@@ -107,12 +107,21 @@ def test_calls_and_mitoses_are_confined_to_it(run: Run) -> None:
     found = store.tables()["mitosis"]
     at = (found["position"] / down).astype(int)
     counted = mask[at[:, 1].clip(0, mask.shape[0] - 1), at[:, 0].clip(0, mask.shape[1] - 1)] & (found["score"] >= np.float32(pipelines["mitosis"]["threshold"]))
-    assert pipelines["mitosis"]["count"] == counted.sum()
+    everywhere = (found["score"] >= np.float32(pipelines["mitosis"]["threshold"])).sum()
+    assert 0 < pipelines["mitosis"]["count"] == counted.sum() < everywhere
     points = [s for s in read_geojson(store.path.with_suffix(".geojson"), store) if s.name == "Mitosis"]
     assert len(points) == counted.sum()
 
 
-def test_without_tumour_the_others_say_so(trained: Trained, tmp_path: Path) -> None:
+def test_where_no_tumour_was_found_the_others_say_so(run: Run) -> None:
+    pipelines = run.results["4"]["pipelines"]
+    assert pipelines["tumour"]["share"] < 0.05
+    for name in ("sts-subtype", "mitosis"):
+        assert pipelines[name]["status"] == "abstained"
+        assert pipelines[name]["reason"] == "answers are to be confined to 'tumour', and none was found"
+
+
+def test_a_region_that_nothing_finds_is_refused(trained: Trained, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--within tumour: is no pipeline of this run"):
         wk.score([trained.slides[4].item.path], tmp_path / "b", ["mitosis"], counting=Counting(within="tumour"))
 

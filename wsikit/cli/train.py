@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
+    from wsikit.models import Card
+    from wsikit.train.classify import Options
     from wsikit.train.detect import Course
+    from wsikit.train.recipe import Recipe
 
 TASKS = ("sts-subtype", "rms-subtype", "subtype", "tumour", "mitosis", "survival")
 
@@ -79,7 +83,6 @@ def register(app: typer.Typer) -> None:
         from wsikit.train import tasks
         from wsikit.train.classify import Options
         from wsikit.train.mil import mil_recipe
-        from wsikit.train.parallel import join_group
         from wsikit.train.presets import choose_recipe
 
         if task not in TASKS:
@@ -89,32 +92,53 @@ def register(app: typer.Typer) -> None:
         if mpp is not None and not is_believable(mpp):
             raise UsageError(f"--mpp {mpp:g}: µm/px must be {MIN_MPP} to {MAX_MPP}")
         check_device(device)
+        if mil and (folds or by_site):
+            raise UsageError("--mil has no --folds or --by-site yet; give the labels a column split, or leave --mil out")
         options: dict[str, Any] = {"seed": seed, "log": typer.echo}
         if task == "survival":
-            if (features is None and not (clinical or columns)) or (features is not None and not feature and method != "attention"):
-                raise UsageError("survival needs --features DIR (a run with a patient column) and at least one --feature NAME; or --clinical NAME alone")
             how: dict[str, Any] = {"method": method, "tiles_of": tiles_of, "select": select, "penalty": penalty, "groups": groups, "by_site": by_site}
             how |= {"clinical": clinical, "columns": columns, "outcome": outcome, "by_months": by_months, "condition": condition}
             how |= {"horizons": horizon} if horizon else {}
-            card = tasks.survival(labels, out, features, feature or [], endpoint, **how, **options)
-            typer.echo(f"{card.name}: written to {out}; figures, curves and the nomogram are in {out / 'training'}")
-            return
-        if task == "mitosis":
+            said = _survival(labels, out, features, feature or [], endpoint, **how, **options)
+        elif task == "mitosis":
             composed = verifier or any(v is not None for v in (rounds, scale, paste))
             options["course"] = course_of(mpp or 0.25, scale, paste, rounds, epochs or 12, seed, device) if composed else None
             options |= {"architecture": architecture or "yolox-n", "verifier": verifier, "epochs": epochs or 12, "device": device}
-            card = tasks.mitosis(labels, out, mpp or 0.25, **options)
+            said = _validation(tasks.mitosis(labels, out, mpp or 0.25, **options), out)
         else:
             values = {"mpp": mpp, "tile_px": tile, "stain": stain, "initial": init, "precision": precision, "architecture": architecture}
             chosen = choose_recipe(task, preset, recipe, {k: v for k, v in values.items() if v}, epochs)
             if mil:
                 chosen = mil_recipe(chosen) if epochs is None else mil_recipe(chosen).shortened(epochs)
-            with join_group(device) as group:
-                ways = Options(per_slide, seed, group.device, folds, by_site, tensorboard, typer.echo)
-                card = tasks.tumour(labels, out, chosen, ways, group) if task == "tumour" else tasks.subtype(task, labels, out, chosen, ways, group)
-                if not group.first:
-                    return
-        typer.echo(f"{card.name}: written to {out}; validation: {card.metrics['validation']}")
+            said = _network(task, labels, out, chosen, Options(per_slide, seed, device, folds, by_site, tensorboard, typer.echo))
+        if said:
+            typer.echo(said)
+
+
+def _survival(labels: Path, out: Path, features: Path | None, names: list[str], endpoint: str, **how: Any) -> str:
+    from wsikit.errors import UsageError
+    from wsikit.train import tasks
+
+    alone = features is None and (how["clinical"] or how["columns"])
+    if not (alone or (features is not None and (names or how["method"] == "attention"))):
+        raise UsageError("survival needs --features DIR (a run with a patient column) and at least one --feature NAME; or --clinical NAME alone")
+    card = tasks.survival(labels, out, features, names, endpoint, **how)
+    return f"{card.name}: written to {out}; figures, curves and the nomogram are in {out / 'training'}"
+
+
+def _network(task: str, labels: Path, out: Path, recipe: Recipe, options: Options) -> str:
+    """Train on this process's device, or as one of a group; only the first of a group has anything to say."""
+    from wsikit.train import tasks
+    from wsikit.train.parallel import join_group
+
+    with join_group(options.device) as group:
+        ways = replace(options, device=group.device)
+        card = tasks.tumour(labels, out, recipe, ways, group) if task == "tumour" else tasks.subtype(task, labels, out, recipe, ways, group)
+        return _validation(card, out) if group.first else ""
+
+
+def _validation(card: Card, out: Path) -> str:
+    return f"{card.name}: written to {out}; validation: {card.metrics['validation']}"
 
 
 def course_of(mpp: float, scale: tuple[float, float] | None, paste: float | None, rounds: int | None, epochs: int, seed: int, device: str) -> Course:

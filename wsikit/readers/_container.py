@@ -288,7 +288,7 @@ def missing_tiles(path: Path) -> list[tuple[Size, Region]]:
     Raises
     ------
     DamagedSlideError
-        A DICOM slide does not say where its frames are.
+        A DICOM slide does not say where its frames are, or claims more than there can be.
     """
     if not is_remote(path) and (path.is_dir() or is_dicom(path)):
         try:

@@ -19,6 +19,7 @@ _TAGS = [
 ]  # fmt: skip
 _PLACE_TAGS = ("TotalPixelMatrixColumns", "TotalPixelMatrixRows", "Columns", "Rows", "PerFrameFunctionalGroupsSequence")
 _BASELINE_JPEG = "1.2.840.10008.1.2.4.50"
+_MOST_FRAMES = 2**22  # of a level: a whole glass of 25 × 75 mm at 0.1 µm/px takes 2.9 million of 256 px
 _FIRST_FRAME = 65536  # bytes that surely hold a JPEG's headers
 _RGB, _YCBCR = "RGB", "YCbCr"
 UNSURE = "maybe YCbCr"
@@ -177,6 +178,11 @@ def missing_frames(path: Path) -> list[tuple[Size, Region]]:
     """Places of a sparse slide's levels that no frame is of: the size of the level, and the place in px of it.
 
     Frames that do not lie on a grid leave the question open, and nothing is said.
+
+    Raises
+    ------
+    DamagedSlideError
+        It claims more frames than a slide can have, or does not say where they are.
     """
     levels: dict[Size, tuple[Size, set[tuple[int, int]]]] = {}
     for i in series_of(path):
@@ -187,6 +193,8 @@ def missing_frames(path: Path) -> list[tuple[Size, Region]]:
     for size, (tile, there) in levels.items():
         if any(x % tile.w or y % tile.h for x, y in there):
             continue
+        if (cells_in_all := -(-size.w // tile.w) * -(-size.h // tile.h)) > _MOST_FRAMES:
+            raise DamagedSlideError(f"{path}: claims {cells_in_all:,} frames; the file is damaged, copy it again from the scanner")
         cells = ((x, y) for y in range(0, size.h, tile.h) for x in range(0, size.w, tile.w))
         found += [(size, Region(x, y, *tile).clip(size)) for x, y in cells if (x, y) not in there]
     return found

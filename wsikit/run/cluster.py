@@ -8,14 +8,14 @@ from __future__ import annotations
 import contextlib
 import importlib
 import ipaddress
-import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from wsikit.errors import EngineError, UsageError
+from wsikit.run.settings import read_toml
 from wsikit.run.tls import tls_files
 
 _CLASSES = {
@@ -60,13 +60,7 @@ def read_cluster(path: Path) -> ClusterConfig:
     UsageError
         It is no TOML, or a key is wrong; the message names it.
     """
-    try:
-        config = ClusterConfig.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as e:
-        raise UsageError(f"{path}: cannot be read ({e}); give a TOML file such as pipelines/archive_slurm.toml") from e
-    except ValidationError as e:
-        first = e.errors()[0]
-        raise UsageError(f"{path}: {'.'.join(map(str, first['loc'])) or 'the file'}: {first['msg']}; see pipelines/archive_slurm.toml") from e
+    config = read_toml(path, ClusterConfig, "pipelines/archive_slurm.toml")
     if config.most < config.least:
         raise UsageError(f"{path}: most: {config.most} workers are fewer than the least, {config.least}")
     if config.tls is not None:

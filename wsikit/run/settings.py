@@ -5,7 +5,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -15,6 +15,7 @@ from wsikit.errors import UsageError
 from wsikit.run.plan import BLOCK_PX
 
 SUFFIX = ".toml"
+Model = TypeVar("Model", bound=BaseModel)
 
 
 class Settings(BaseModel):
@@ -81,6 +82,22 @@ def read_settings(options: Mapping[str, Any]) -> Settings:
         raise UsageError(_said(e)) from e
 
 
+def read_toml(path: Path, model: type[Model], example: str) -> Model:
+    """What a TOML file says, checked key by key; ``example`` is a file of ours to look at.
+
+    Raises
+    ------
+    UsageError
+        It is no TOML, or a key is wrong; the message names it.
+    """
+    try:
+        return model.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as e:
+        raise UsageError(f"{path}: cannot be read ({e}); give a TOML file such as {example}") from e
+    except ValidationError as e:
+        raise UsageError(f"{path}: {_said(e)}; see {example}") from e
+
+
 def read_pipeline(path: Path) -> PipelineFile:
     """The run that a TOML file describes; models that are folders beside the file are named in full.
 
@@ -89,13 +106,9 @@ def read_pipeline(path: Path) -> PipelineFile:
     UsageError
         It is no TOML, or a key is wrong; the message names it.
     """
+    found = read_toml(path, PipelineFile, "pipelines/mitosis.toml")
     try:
-        found = PipelineFile.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
         read_settings(found.options)
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as e:
-        raise UsageError(f"{path}: cannot be read ({e}); give a TOML file such as pipelines/mitosis.toml") from e
-    except ValidationError as e:
-        raise UsageError(f"{path}: {_said(e)}; see pipelines/mitosis.toml") from e
     except UsageError as e:
         raise UsageError(f"{path}: options: {e}") from e
     beside = {name: str((path.parent / ref).resolve()) for name, ref in found.models.items() if (path.parent / ref).is_dir()}

@@ -16,8 +16,13 @@ TUMOUR, STROMA = "SS", "MFS"
 CELL_PX = 16  # level-0 px of a pixel of the truth
 
 
-def write_region_phantom(path: Path, seed: int, width: int = 2048, height: int = 1536, mpp: float = 0.5, *, tumour: bool = True) -> np.ndarray:
-    """Write a pyramidal TIFF and ``<name>.geojson`` with the tumour as QuPath would export it; returns the tumour, bool (H / 16, W / 16)."""
+def write_region_phantom(
+    path: Path, seed: int, width: int = 2048, height: int = 1536, mpp: float = 0.5, *, tumour: bool = True, mitoses_per_mm2: float = 0.0
+) -> np.ndarray:
+    """Write a pyramidal TIFF and ``<name>.geojson`` with the tumour as QuPath would export it; returns the tumour, bool (H / 16, W / 16).
+
+    Mitoses lie anywhere in the tissue, in tumour and stroma alike.
+    """
     rng = np.random.default_rng([seed, 77])
     tissue = phantom._tissue(rng, (height, width))
     field = phantom._field(rng, (tissue.shape[0], tissue.shape[1]), max(tissue.shape) / 2.5)
@@ -32,6 +37,9 @@ def write_region_phantom(path: Path, seed: int, width: int = 2048, height: int =
         phantom._nuclei(rng, haem, cells, None, angle, recipe, mpp)
         for plane, values in zip(planes, (haem, recipe.eosin * fibres * soft), strict=True):
             plane[where] = values[where]
+    stamps = np.random.default_rng([seed, 78])  # its own, so that the tissue is the same with and without
+    for at in phantom._scatter_clustered(stamps, tissue, mitoses_per_mm2, mpp):
+        phantom._stamp_mitosis(stamps, planes[0], planes[1], at, mpp)
     write_pyramid(path, phantom._render(rng, planes[0], planes[1], phantom._stain(rng)), mpp)
     shape = outlines(inside, (CELL_PX, CELL_PX))
     said = {"objectType": "annotation", "classification": {"name": "Tumor", "color": [200, 0, 0]}}

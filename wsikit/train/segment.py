@@ -17,7 +17,7 @@ from wsikit.errors import LabelsError
 from wsikit.metrics import bootstrap
 from wsikit.models import family, read_card
 from wsikit.models._card import Card, write_model
-from wsikit.store.durable import digest_of
+from wsikit.store.durable import digest_of, sha256_file
 from wsikit.train.augment import augment, turn_and_flip
 from wsikit.train.classify import _PLACEHOLDER, TRAINING, Options, clear_up, nothing_left_of_refused
 from wsikit.train.fit import fit
@@ -52,7 +52,7 @@ def train_segmenter(
     train_items, val_items = split_by_patient([s.item for s in slides], recipe.validation_share, options.seed)
     parts = [[s for s in slides if s.item in items] for items in (train_items, val_items)]
     options.log(f"{len(parts[0])} slides to train on, {len(parts[1])} to validate on, no patient in both")
-    facts = [[(str(s.item.path), s.item.patient, s.item.mpp, s.regions.read_bytes().hex()[:4096]) for s in part] for part in parts]
+    facts = [[(str(s.item.path), s.item.patient, s.item.mpp, sha256_file(s.regions)) for s in part] for part in parts]
     key = digest_of([facts, card.model_dump(mode="json"), recipe.model_dump(mode="json"), options.per_slide, options.seed, __version__])
     with nothing_left_of_refused(out):
         (x, _), (vx, vowner) = (_tiles(part, card, options.per_slide, folder / f"{name}-{key}.tiles", group) for name, part in zip("tv", parts, strict=True))
