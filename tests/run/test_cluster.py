@@ -16,7 +16,7 @@ import pytest
 
 import wsikit as wk
 from wsikit.errors import EngineError, UsageError
-from wsikit.run.cluster import read_cluster
+from wsikit.run.cluster import _kubernetes, read_cluster
 from wsikit.run.engine import job_script
 from wsikit.run.tls import make_tls, tls_files
 
@@ -96,12 +96,23 @@ def test_the_jobs_script_has_one_task_a_worker_and_the_keys(tls: Path, tmp_path:
         ('kind = "pbs"\ninterface = "ib0"', "wsikit cluster init"),
         ('kind = "pbs"\nhost = "0.0.0.0"', "would listen beyond this machine in the open"),
         ('kind = "pbs"\nhost = "node1.example"', "would listen beyond this machine in the open"),
+        ('kind = "kubernetes"', "options.image: name an image with wsikit"),
+        ('kind = "kubernetes"\n[options]\nimage = "a"\nscheduler_service_type = "LoadBalancer"', "LoadBalancer would open the scheduler beyond the cluster"),
     ],
 )
 def test_a_wrong_file_names_its_key(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "c.toml").write_text(text)
     with pytest.raises(UsageError, match=message):
         read_cluster(tmp_path / "c.toml")
+
+
+def test_pods_are_workers_as_elsewhere(tmp_path: Path) -> None:
+    text = 'kind = "kubernetes"\ntasks = 2\n[options]\nimage = "wsikit:1"\nenv = {A = "1"}\nresources = {limits = {cpu = "4"}}\n'
+    (tmp_path / "c.toml").write_text(text)
+    found = _kubernetes(read_cluster(tmp_path / "c.toml"), {"OMP_NUM_THREADS": "1"})
+    assert found["worker_command"] == ["dask", "worker", "--nthreads", "2", "--preload", "wsikit.run.engine"]
+    assert found["env"] == {"OMP_NUM_THREADS": "1", "WSIKIT_THREADS": "4", "A": "1"}
+    assert found["image"] == "wsikit:1"
 
 
 def test_the_shipped_file_is_right() -> None:

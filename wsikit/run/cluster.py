@@ -65,11 +65,21 @@ def read_cluster(path: Path) -> ClusterConfig:
         raise UsageError(f"{path}: most: {config.most} workers are fewer than the least, {config.least}")
     if config.tls is not None:
         config = config.model_copy(update={"tls": (path.parent / config.tls.expanduser()).resolve()})
-    if config.kind != "kubernetes" and config.tls is None and not _is_loopback(config.host):
+    if config.kind == "kubernetes":
+        _require_closed_pods(config, path)
+    elif config.tls is None and not _is_loopback(config.host):
         raise UsageError(
             f"{path}: tls: without it the scheduler would listen beyond this machine in the open; run wsikit cluster init DIR and name that folder"
         )
     return config
+
+
+def _require_closed_pods(config: ClusterConfig, path: Path) -> None:
+    """Pods of an image with wsikit, whose scheduler only the cluster's own network sees: dask-kubernetes has no keys to give."""
+    if "image" not in config.options:
+        raise UsageError(f"{path}: options.image: name an image with wsikit in it (containers/Dockerfile); dask's own has none")
+    if (service := config.options.get("scheduler_service_type", "ClusterIP")) != "ClusterIP":
+        raise UsageError(f"{path}: options.scheduler_service_type: {service} would open the scheduler beyond the cluster without keys; leave it at ClusterIP")
 
 
 def _is_loopback(host: str | None) -> bool:
@@ -125,5 +135,8 @@ def _jobqueue(config: ClusterConfig, environment: dict[str, str]) -> dict[str, A
 
 
 def _kubernetes(config: ClusterConfig, environment: dict[str, str]) -> dict[str, Any]:
-    env = {**environment, **config.options.get("env", {})}
-    return {"name": "wsikit", "n_workers": config.least, **config.options, "env": env}
+    """Options of dask-kubernetes' class: pods of the image that the file names, each a worker as elsewhere."""
+    cores = config.options.get("resources", {}).get("limits", {}).get("cpu", 1)
+    env = {**environment, "WSIKIT_THREADS": str(max(1, int(float(cores)))), **config.options.get("env", {})}
+    command = ["dask", "worker", "--nthreads", str(config.tasks), "--preload", "wsikit.run.engine"]
+    return {"name": "wsikit", "n_workers": config.least, "worker_command": command, **config.options, "env": env}
