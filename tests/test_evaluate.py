@@ -18,6 +18,10 @@ from wsikit.evaluate import evaluate_model
 from wsikit.metrics import Interval
 from wsikit.models import BUNDLED, check_model
 from wsikit.testing.phantom import Spec, make_phantom, write_phantom
+from wsikit.train import tasks
+from wsikit.train.classify import Options
+from wsikit.train.presets import PLAIN
+from wsikit.train.recipe import changed
 
 HOSTILE = "O\"Hara, Jr's"
 
@@ -110,6 +114,30 @@ def test_withheld_calls_are_counted_and_are_not_right(slides: dict[str, Any], tm
     assert [("phantoms" in reason, n) for reason, n in facts["why withheld"].items()] == [(True, 3)]
     assert "metrics" not in facts, "a phantom model's numbers on real tissue would look like numbers"
     assert np.array(facts["confusion (last column: withheld)"])[:, -1].tolist() == [0, 3, 0, 0, 0]
+
+
+def test_tile_images_are_judged_as_training_saw_them(tmp_path: Path) -> None:
+    """Crops of 64 px hold less tissue than a slide's smallest region, and each is one tile; a model of photographs or phantoms says nothing of them."""
+    tiny = {"name": "densenet", "growth_rate": 4, "block_config": [1, 1], "num_init_features": 8, "bn_size": 2}
+    values = {"architecture": tiny, "tile_px": 64, "mpp": 0.5, "batch": 8, "initial": "none", "stages": [{"epochs": 2, "learning_rate": 0.01}]}
+    rows: list[tuple[Any, ...]] = []
+    for n, kind in enumerate(["SS", "UPS"] * 6):
+        rgb, _ = make_phantom(Spec(20 + n, kind, 256, 256))
+        for k, (x, y) in enumerate([(64, 64), (128, 128)]):
+            Image.fromarray(rgb[y : y + 64, x : x + 64]).save(tmp_path / f"{n}-{k}.png")
+            rows.append((f"{n}-{k}.png", kind, f"P{n}", 0.5, "val" if n > 7 else "train"))
+    labels = table(tmp_path / "labels.csv", "path,label,patient,mpp,split", rows)
+    card = tasks.subtype("subtype", labels, tmp_path / "m", changed(PLAIN, values, "t"), Options(log=lambda _: None))
+    assert card.decision.min_tiles == 1, "it learned from images of one tile"
+    told = table(tmp_path / "val.csv", "path,label,patient,mpp,split", [r for r in rows if r[4] == "val"])
+    facts = evaluate_model(str(tmp_path / "m"), told, tmp_path / "out")
+    assert (facts["slides"], facts["patients"], facts["failed"]) == (8, 4, 0)
+    tiles = facts["metrics"]["tile"]["mean probability"]["balanced accuracy"].value
+    assert tiles == pytest.approx(card.metrics["validation"]["balanced_accuracy"], abs=1e-4), "the card's own figure"
+    (tmp_path / "cut.png").write_bytes((tmp_path / "8-0.png").read_bytes()[:300])
+    some = table(tmp_path / "some.csv", "path,label,patient,mpp", [("cut.png", "SS", "P1", 0.5), ("8-0.png", "SS", "P8", 0.5), ("9-0.png", "UPS", "P9", "")])
+    facts = evaluate_model(str(tmp_path / "m"), some, tmp_path / "some")
+    assert (facts["slides"], facts["failed"]) == (1, 2), "one is cut short, and one has no mpp"
 
 
 def test_a_detector_is_judged_by_its_points_pooled_over_slides(slides: dict[str, Any], tmp_path: Path) -> None:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from wsikit.errors import LabelsError, UsageError
-from wsikit.evaluate_slides import score_labelled, tile_answers
+from wsikit.evaluate_slides import Scored, score_labelled, tile_answers
 from wsikit.models import CARD_FILE, Card, find_model, read_card
+from wsikit.store.durable import write_atomic
 from wsikit.train.calibrate import COVERAGE, KnownTiles, calibrate_model
 from wsikit.train.labels import read_labels
 
@@ -32,11 +36,25 @@ def calibrate(model: str, labels: Path, out: Path, workers: int | None = 0, cove
         raise UsageError(f"a coverage of {coverage:g}: it is a share between 0 and 1, such as 0.9")
     if (out / CARD_FILE).exists():
         raise UsageError(f"{out}: holds a model already; choose another folder with -o")
-    run, kept = score_labelled(card, folder, read_labels(labels, card.classes), out / "calibration", workers)
-    answers, raw, feature = tile_answers(card, run, kept, features=True)
+    kept = score_labelled(card, folder, read_labels(labels, card.classes), out / "calibration", workers)
+    answers, raw, feature = tile_answers(card, kept, features=True)
     if not len(answers):
         raise LabelsError(f"{labels}: no slide gives numbers to calibrate on; the first says: {kept[0].result['reason']}")
-    for name in (card.weights.file, CARD_FILE):
-        shutil.copyfile(folder / name, out / name)
-    usable = sum(s.usable for s in kept)
-    return calibrate_model(out, KnownTiles(raw, feature, answers.truth, answers.patient, usable), f"the patients of {labels.name}", coverage)
+    shutil.copyfile(folder / card.weights.file, out / card.weights.file)
+    plain = card.model_copy(update={"calibration": None})  # what was learnt before is not looked at
+    write_atomic(out / CARD_FILE, (plain.model_dump_json(indent=1) + "\n").encode())
+    usable = [s for s in kept if s.usable]
+    tiles, origin = KnownTiles(raw, feature, answers.truth, answers.patient, len(usable)), f"the patients of {labels.name}"
+    if card.architecture.get("name") == "mil":
+        return calibrate_model(out, _slides_as_one(card, usable), origin, coverage, tissue=tiles)
+    return calibrate_model(out, tiles, origin, coverage)
+
+
+def _slides_as_one(card: Card, slides: Sequence[Scored]) -> KnownTiles:
+    """A row a slide, for models that call slides by attention over their tiles."""
+    from wsikit.models._mil import bag_probability
+
+    tables = [s.table() for s in slides]
+    probability = np.array([bag_probability(t["probability"], t["attention"]) for t in tables])
+    label = np.array([card.classes.index(s.item.label) for s in slides], np.int64)
+    return KnownTiles(probability, np.empty((len(slides), 0)), label, np.array([s.item.patient for s in slides], dtype=str), len(slides))

@@ -30,7 +30,7 @@ def evaluate_classifier(card: Card, folder: Path, labels: Path, out: Path, worke
         The CSV cannot be used, or no slide could be scored.
     """
     items = read_labels(labels, card.classes)
-    run, kept = score_labelled(card, folder, items, out, workers)
+    kept = score_labelled(card, folder, items, out, workers)
     called = [str(s.result["call"]) if s.result["status"] == "ok" else "" for s in kept]
     facts = _calls([s.item for s in kept], called, card) | {"failed": len(items) - len(kept)}
     reasons: dict[str, int] = {}
@@ -40,7 +40,7 @@ def evaluate_classifier(card: Card, folder: Path, labels: Path, out: Path, worke
     facts |= {"why withheld": reasons}
     if not any(s.usable for s in kept):
         return facts
-    tiles, _, _ = tile_answers(card, run, kept)
+    tiles, _, _ = tile_answers(card, kept)
     people = patient_results(card, kept)
     levels = {
         "tile": {MEAN: tiles},

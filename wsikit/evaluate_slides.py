@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from wsikit.aggregate.calls import call_patient
-from wsikit.aggregate.doubt import tempered
+from wsikit.aggregate.calls import call_patient, call_slide
+from wsikit.aggregate.doubt import outside_domain, tempered, unknown_colours
+from wsikit.aggregate.outlier import mark_tiles
 from wsikit.classification import Answers
-from wsikit.errors import LabelsError
-from wsikit.models import Card
+from wsikit.errors import LabelsError, SlideError
+from wsikit.models import Card, load_network
 from wsikit.run import Run, score
+from wsikit.stain import StainFit
 from wsikit.store.durable import write_atomic
 from wsikit.train.labels import Labelled
+from wsikit.train.tiles import Source, is_tile_image, stain_fits, tiles_of_image
 
 MEAN, SHARE = "mean probability", "share of tiles"
+_TOGETHER = 256  # tiles
 
 
 def score_rows(card: Card, folder: Path, rows: list[tuple[str, str, float | None]], out: Path, workers: int | None) -> Run:
@@ -50,11 +54,15 @@ def slide_ids(run: Run) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Scored:
-    """A labelled slide with its answer; ``result`` is that of the pipeline, as in the slide's JSON."""
+    """A labelled slide or tile image with its answer.
+
+    ``result`` is that of the pipeline, as in the slide's JSON; ``table`` reads the columns of its tiles, ``probability`` (N, K) and ``feature`` (N, D).
+    """
 
     item: Labelled
     slide_id: str
     result: Mapping[str, Any]
+    table: Callable[[], Mapping[str, np.ndarray]]
 
     @property
     def usable(self) -> bool:
@@ -62,30 +70,96 @@ class Scored:
         return bool(self.result.get("probability"))
 
 
-def score_labelled(card: Card, folder: Path, items: Sequence[Labelled], out: Path, workers: int | None) -> tuple[Run, list[Scored]]:
-    """The run over labelled slides, and those that did not fail.
+def score_labelled(card: Card, folder: Path, items: Sequence[Labelled], out: Path, workers: int | None) -> list[Scored]:
+    """The labelled slides and tile images that did not fail, in their order: slides by a run into ``out``, tile images as training cuts and stains them.
 
     Raises
     ------
     LabelsError
-        No slide could be scored.
+        No slide could be scored, or an image is smaller than a tile.
     """
+    slides, pictures, wrong = list[Labelled](), list[Labelled](), ""
+    for item in items:
+        try:
+            (pictures if is_tile_image(item.path) else slides).append(item)
+        except SlideError as e:
+            wrong = wrong or str(e)
+    scored, more = _score_pictures(card, folder, pictures)
+    found = {s.item.path: s for s in [*scored, *_score_slides(card, folder, slides, out, workers)]}
+    if not found:
+        raise LabelsError(f"no slide could be scored; the first: {wrong or more}")
+    return [found[i.path] for i in items if i.path in found]
+
+
+def _score_slides(card: Card, folder: Path, items: Sequence[Labelled], out: Path, workers: int | None) -> list[Scored]:
+    if not items:
+        return []
     run = score_rows(card, folder, [(str(i.path), i.patient, i.mpp) for i in items], out, workers)
     ids = slide_ids(run)
+    done = [(i, s) for i in items if run.results[s := ids[str(i.path.resolve())]]["status"] == "ok"]
+    return [Scored(i, s, run.results[s]["pipelines"][card.pipeline], _table_of(run, s, card)) for i, s in done]
+
+
+def _table_of(run: Run, slide_id: str, card: Card) -> Callable[[], Mapping[str, np.ndarray]]:
+    return lambda: run.store(slide_id).tables()[card.pipeline]
+
+
+def _score_pictures(card: Card, folder: Path, items: Sequence[Labelled]) -> tuple[list[Scored], str]:
+    """Tile images: someone chose them, so all of their tiles are tissue, and those of a patient share a stain fit. And what is wrong with the first other."""
+    if not items:
+        return [], ""
+    sources = [Source(i.path, i.mpp, f"{i.patient} {i.site}") for i in items]
+    fits = stain_fits(sources, card)
+    owner, columns, wrong = _predicted(card, folder, sources, fits)
+    if (outlying := mark_tiles(card, folder, columns["feature"])) is not None:
+        columns["outlying"] = outlying
     found = []
-    for item in items:
-        slide_id = ids[str(item.path.resolve())]
-        if run.results[slide_id]["status"] == "ok":
-            found.append(Scored(item, slide_id, run.results[slide_id]["pipelines"][card.pipeline]))
-    return run, found
+    for i in np.unique(owner).tolist():
+        mine = {k: v[owner == i] for k, v in columns.items()}
+        result = call_slide(card, mine["probability"], mine.get("outlying"), mine.get("attention"))
+        reason = outside_domain(card, is_phantom_slide=False)
+        if not reason and result["status"] == "ok":
+            reason = unknown_colours(card, fits[sources[i].whose].model_dump())
+        if reason:
+            result |= {"status": "abstained", "reason": reason, "call": "", "probability": {}}
+        found.append(Scored(items[i], items[i].path.stem, result, lambda mine=mine: mine))  # type: ignore[misc]
+    return found, wrong
 
 
-def tile_answers(card: Card, run: Run, slides: Sequence[Scored], *, features: bool = False) -> tuple[Answers, np.ndarray, np.ndarray]:
+def _predicted(card: Card, folder: Path, sources: Sequence[Source], fits: Mapping[str, StainFit]) -> tuple[np.ndarray, dict[str, np.ndarray], str]:
+    """Which image each tile is of, int64 (N,), the columns of all tiles, and what is wrong with the first image that has none.
+
+    Raises
+    ------
+    LabelsError
+        An image is smaller than a tile.
+    """
+    network: Any = load_network(card, folder)
+    owner, pending, parts = list[int](), list[np.ndarray](), list[dict[str, np.ndarray]]()
+    wrong = ""
+    for i, source in enumerate(sources):
+        try:
+            mine = list(tiles_of_image(source, card, fits[source.whose]))
+        except SlideError as e:
+            wrong = wrong or str(e)
+            continue
+        owner += [i] * len(mine)
+        pending += mine
+        if len(pending) >= _TOGETHER:
+            parts.append(network.predict(np.stack(pending)))
+            pending = []
+    side = (card.tile_px, card.tile_px, 3)
+    parts.append(network.predict(np.stack(pending) if pending else np.empty((0, *side), np.uint8)))
+    columns = {k: np.concatenate([p[k] for p in parts]) for k in parts[0]}
+    return np.array(owner, np.int64), columns | {"feature": columns["feature"].astype(np.float16)}, wrong  # as a run keeps them
+
+
+def tile_answers(card: Card, slides: Sequence[Scored], *, features: bool = False) -> tuple[Answers, np.ndarray, np.ndarray]:
     """Of all tiles of usable slides: answers at the card's temperature, raw probabilities (N, K), and features (N, D) where asked for."""
     raw, feature, owner = [], [], []
     used = [s for s in slides if s.usable]
     for i, s in enumerate(used):
-        table = run.store(s.slide_id).tables()[card.pipeline]
+        table = s.table()
         raw.append(table["probability"])
         owner += [i] * len(raw[-1])
         if features:

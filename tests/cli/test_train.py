@@ -32,6 +32,10 @@ def test_train_refuses_before_any_work(cli: Any, labels: Path, tmp_path: Path) -
         ("mitosis", "--labels", labels, "-o", out): f"{labels}: needs rows and the columns path, patient, x, y, label; missing: x, y",
         ("mitosis", "--labels", labels, "-o", out, "--scale", "0.5", "0.2"): "--scale 0.5 0.2: two µm/px of 0.05 to 20.0, the finer first",
         ("survival", "--labels", labels, "-o", out): "survival needs --features DIR",
+        ("subtype", "--labels", labels, "-o", out, "--acgan", 5): "ACGAN makes tiles of 16, 32, 64, 128 px, and these have 224; give --tile 64",
+        ("subtype", "--labels", labels, "-o", out, "--acgan", 5, "--mil"): "--acgan is for classifiers of tiles",
+        ("mitosis", "--labels", labels, "-o", out, "--mil"): "--mil is for sts-subtype, rms-subtype and subtype, not for mitosis",
+        ("tumour", "--labels", labels, "-o", out, "--folds", 3): "--folds and --by-site are not for tumour",
         ("subtype", "--labels", labels, "-o", out, "--device", "banana"): "device 'banana' cannot be used here",
     }
     for arguments, says in wrong.items():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +12,11 @@ import pytest
 import torch
 
 import wsikit as wk
+from wsikit.aggregate.calls import call_patient, call_slide
+from wsikit.calibrate import calibrate
+from wsikit.errors import UsageError
 from wsikit.models import load_model
-from wsikit.models._card import Card, Weights
+from wsikit.models._card import Card, Decision, Weights
 from wsikit.models._mil import GatedAttention, MilNet, bag_probability
 from wsikit.train.classify import Options
 from wsikit.train.labels import Labelled
@@ -41,7 +46,7 @@ def test_few_telling_tiles_among_many_are_found_in_bags_of_100000(tmp_path: Path
         x = rng.normal(0, 1, (n, 8))
         x[: n // 20, 0] += 6 * label[i]
         feature[start[i] : start[i + 1]] = x
-    bags = Bags(feature, start, label)
+    bags = Bags(feature, start, label, np.arange(6))
     card = Card(**classifier_fields, weights=Weights(sha256="0" * 64))
     recipe = changed(mil_recipe(PRESETS["plain"]), {"stages": [{"epochs": 25, "learning_rate": 5e-3, "schedule": "cosine"}]}, "t")
     torch.manual_seed(0)
@@ -67,7 +72,7 @@ def scored(sheets: list[Any], tmp_path_factory: pytest.TempPathFactory) -> tuple
         "tile_px": 64, "batch": 8, "licence": "none", "trained_on": {"domain": "phantom", "description": "a test"}, "decision": {"min_probability": 0.5},
     }  # fmt: skip
     recipe = changed(mil_recipe(PRESETS["plain"]), {"initial": "none", "tile_px": 64, "stages": [{"epochs": 20, "learning_rate": 1e-2}]}, "t")
-    card = train_mil(items, folder / "m", fields, recipe, Options(40, log=lambda _: None))
+    card = train_mil(items, folder / "m", fields, recipe, Options(40, folds=2, log=lambda _: None))
     return card, wk.score([sheets[5].path], folder / "out", ["sts-subtype"], models={"sts-subtype": folder / "m"})
 
 
@@ -85,6 +90,57 @@ def test_trained_from_slides_it_scores_them_and_says_where_it_looked(scored: tup
     told = result["tiles"]
     assert told["for"][0][4] == pytest.approx(table["probability"][:, card.classes.index(told["class"])].max(), abs=1e-4)
     assert told["against"][0][4] == pytest.approx(table["probability"][:, card.classes.index(told["class"])].min(), abs=1e-4)
+
+
+def test_folds_and_doubt_are_over_slides_and_their_patients(scored: tuple[Any, Any]) -> None:
+    """Six patients cannot tell a temperature nor sets, and the card says so; what is unlike known tissue is told by tiles."""
+    card, run = scored
+    crossed = card.metrics["cross_validation"]
+    assert (crossed["unit"], crossed["n"], crossed["patients"], crossed["by"]) == ("slides", 6, 6, "patient")
+    assert [f["patients"] for f in crossed["folds"]] == [3, 3]
+    folder = run.folder.parent / "m/training"
+    with (folder / "cross_validation.csv").open() as f:
+        assert sorted(r["Patient_ID"] for r in csv.DictReader(f)) == [f"P{n}" for n in range(6)]
+    assert not list(folder.rglob("*.tiles"))
+    found = card.calibration
+    assert (found.patients, found.slides, found.temperature, found.conformal) == (2, 2, 1, None)
+    assert [note.split(":")[0] for note in found.notes] == ["temperature left at 1", "no sets of classes"]
+    assert found.outliers.energy is None
+    (result,) = (r["pipelines"]["sts-subtype"] for r in run.results.values())
+    assert 0 <= result["outlying"] < 0.5, "a slide that it knows"
+
+
+def test_a_slide_called_as_one_is_tempered_once_and_counts_once(scored: tuple[Any, Any]) -> None:
+    card = scored[0].model_copy(update={"calibration": scored[0].calibration.model_copy(update={"temperature": 2.0}), "decision": Decision(min_tiles=1)})
+    rng = np.random.default_rng(0)
+    p = rng.dirichlet([1, 1], 30).astype(np.float32)
+    few, many = (call_slide(card, part, None, rng.normal(size=len(part)).astype(np.float32)) for part in (p[:5], p))
+    attention = np.random.default_rng(0)
+    attention.dirichlet([1, 1], 30)
+    plain = bag_probability(p[:5], attention.normal(size=5).astype(np.float32))
+    odds = np.sqrt(plain[0] / plain[1])
+    assert few["probability"]["SS"] == pytest.approx(odds / (1 + odds), abs=1e-6)
+    patient = call_patient(card, [few, many])
+    assert patient["probability"]["SS"] == pytest.approx((few["probability"]["SS"] + many["probability"]["SS"]) / 2, abs=1e-6)
+    assert patient["n_tiles"] == 35
+
+
+def test_calibrated_on_labelled_slides_it_is_by_slides(scored: tuple[Any, Any], sheets: list[Any], tmp_path: Path) -> None:
+    rows = [f"{s.path},{s.truth.spec.subtype},{s.patient}" for s in sheets[:4]]
+    (tmp_path / "labels.csv").write_text("\n".join(["path,label,patient", *rows]) + "\n")
+    card = calibrate(str(scored[1].folder.parent / "m"), tmp_path / "labels.csv", tmp_path / "c")
+    assert card.calibration is not None
+    assert (card.calibration.patients, card.calibration.slides) == (4, 4)
+    assert card.calibration.outliers is not None
+    run = [json.loads(p.read_text())["pipelines"]["sts-subtype"]["probability"] for p in sorted((tmp_path / "c/calibration/slides").glob("*.json"))]
+    truth = [s.truth.spec.subtype for s in sheets[:4]]
+    nll = -np.mean([np.log(p[t]) for p, t in zip(run, truth, strict=True)])
+    assert card.calibration.metrics["nll_before"] == pytest.approx(nll, abs=1e-3), "of the slides' own probabilities, not of tiles"
+
+
+def test_it_trains_in_one_process(classifier_fields: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="without torchrun"):
+        train_mil([], tmp_path / "m", classifier_fields, mil_recipe(PRESETS["plain"]), group=Group(0, 2))
 
 
 def test_its_folder_loads_and_an_empty_batch_has_its_columns(scored: tuple[Any, Any]) -> None:

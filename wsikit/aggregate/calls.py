@@ -33,12 +33,13 @@ def call_slide(card: Card, probability: np.ndarray, outlying: np.ndarray | None 
         reason = f"the model gave no number for {odd} of {n} tiles: it is damaged, or its arithmetic overflows on this device"
         return _decided(card, None, np.zeros(len(card.classes)), n, reason)
     share = np.bincount(probability.argmax(1), minlength=len(card.classes)) / n
+    temperature = card.calibration.temperature if card.calibration else 1.0
+    strange = None if outlying is None else float(np.mean(outlying != 0))
     if attention is not None:
         from wsikit.models._mil import bag_probability  # torch takes half a gigabyte, which a worker without networks must not hold
 
-        return _decided(card, bag_probability(probability, attention), share, n)
-    temperature = card.calibration.temperature if card.calibration else 1.0
-    strange = None if outlying is None else float(np.mean(outlying != 0))
+        whole = bag_probability(probability, attention)[None]
+        return _decided(card, tempered(whole, temperature)[0], share, n, outlying=strange)
     return _decided(card, tempered(probability, temperature).mean(0), share, n, outlying=strange)
 
 
@@ -64,15 +65,17 @@ def telling_tiles(card: Card, probability: np.ndarray, origin: np.ndarray, size:
 
 
 def call_patient(card: Card, slides: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The call of a patient from the results of `call_slide`: their mean weighted by number of tiles."""
-    weights = np.array([s["n_tiles"] if s["probability"] else 0 for s in slides], np.float64)
+    """The call of a patient from the results of `call_slide`: their mean weighted by number of tiles, or each alike where a slide is called as one."""
+    tiles = sum(s["n_tiles"] for s in slides if s["probability"])
+    whole = card.architecture.get("name") == "mil"
+    weights = np.array([(1 if whole else s["n_tiles"]) if s["probability"] else 0 for s in slides], np.float64)
     if weights.sum() == 0:
         return _decided(card, None, np.zeros(len(card.classes)), 0)
     used = [(w, s) for w, s in zip(weights, slides, strict=True) if w > 0]
     mean, share = (sum(w * np.array([s[key][c] for c in card.classes]) for w, s in used) / weights.sum() for key in ("probability", "tile_share"))
     known = [(w, s["outlying"]) for w, s in used if s.get("outlying") is not None]
     strange = sum(w * o for w, o in known) / sum(w for w, _ in known) if known else None
-    return _decided(card, np.asarray(mean), np.asarray(share), int(weights.sum()), outlying=strange)
+    return _decided(card, np.asarray(mean), np.asarray(share), tiles, outlying=strange)
 
 
 def _decided(

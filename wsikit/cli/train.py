@@ -54,6 +54,9 @@ def register(app: typer.Typer) -> None:
         precision: Annotated[str, typer.Option("--precision", help="fp32, bf16 or fp16.")] = "",
         folds: Annotated[int, typer.Option("--folds", min=0, help="Cross-validate first. Columns 'fold' or --by-site come before.")] = 0,
         mil: Annotated[bool, typer.Option("--mil", help="Call slides by attention over tiles; the network is the encoder, as it starts.")] = False,
+        acgan: Annotated[
+            int, typer.Option("--acgan", min=0, metavar="EPOCHS", help="Fill up rare classes with synthetic tiles, and measure what they are worth.")
+        ] = 0,
         tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Also write TensorBoard's files (extra 'tensorboard').")] = False,
         rounds: Annotated[int | None, typer.Option("--rounds", min=0, help="mitosis: rounds of false finds that are trained on too. [default: 1]")] = None,
         verifier: Annotated[bool, typer.Option("--verifier", help="mitosis: a second stage that looks at each find again.")] = False,
@@ -92,8 +95,7 @@ def register(app: typer.Typer) -> None:
         if mpp is not None and not is_believable(mpp):
             raise UsageError(f"--mpp {mpp:g}: µm/px must be {MIN_MPP} to {MAX_MPP}")
         check_device(device)
-        if mil and (folds or by_site):
-            raise UsageError("--mil has no --folds or --by-site yet; give the labels a column split, or leave --mil out")
+        check_ways(task, acgan=acgan, mil=mil, folds=folds, by_site=by_site)
         options: dict[str, Any] = {"seed": seed, "log": typer.echo}
         if task == "survival":
             how: dict[str, Any] = {"method": method, "tiles_of": tiles_of, "select": select, "penalty": penalty, "groups": groups, "by_site": by_site}
@@ -110,7 +112,7 @@ def register(app: typer.Typer) -> None:
             chosen = choose_recipe(task, preset, recipe, {k: v for k, v in values.items() if v}, epochs)
             if mil:
                 chosen = mil_recipe(chosen) if epochs is None else mil_recipe(chosen).shortened(epochs)
-            said = _network(task, labels, out, chosen, Options(per_slide, seed, device, folds, by_site, tensorboard, typer.echo))
+            said = _network(task, labels, out, chosen, Options(per_slide, seed, device, folds, by_site, tensorboard, typer.echo, acgan))
         if said:
             typer.echo(said)
 
@@ -139,6 +141,25 @@ def _network(task: str, labels: Path, out: Path, recipe: Recipe, options: Option
 
 def _validation(card: Card, out: Path) -> str:
     return f"{card.name}: written to {out}; validation: {card.metrics['validation']}"
+
+
+def check_ways(task: str, *, acgan: int, mil: bool, folds: int, by_site: bool) -> None:
+    """Nothing that is asked for is left out without a word.
+
+    Raises
+    ------
+    UsageError
+        A way of training is asked for that the task does not have.
+    """
+    from wsikit.errors import UsageError
+
+    classifier = task.endswith("subtype")
+    if mil and not classifier:
+        raise UsageError(f"--mil is for sts-subtype, rms-subtype and subtype, not for {task}")
+    if acgan and (mil or not classifier):
+        raise UsageError("--acgan is for classifiers of tiles (sts-subtype, rms-subtype, subtype), without --mil")
+    if task in ("tumour", "mitosis") and (folds or by_site):
+        raise UsageError(f"--folds and --by-site are not for {task}: give its labels a column split, once for each fold")
 
 
 def course_of(mpp: float, scale: tuple[float, float] | None, paste: float | None, rounds: int | None, epochs: int, seed: int, device: str) -> Course:

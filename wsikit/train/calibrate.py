@@ -67,8 +67,10 @@ class KnownTiles:
         return cls(held.probability, held.feature, held.label, patient, len(held.items))
 
 
-def calibrate_model(folder: Path, tiles: KnownTiles, origin: str, coverage: float = COVERAGE) -> Card:
+def calibrate_model(folder: Path, tiles: KnownTiles, origin: str, coverage: float = COVERAGE, *, tissue: KnownTiles | None = None) -> Card:
     """Learn a model's doubt from tiles of patients that it was not trained on, and write it into its folder; returns the new card.
+
+    Of a model that calls slides as one, ``tiles`` has a row a slide, and ``tissue`` has their tiles, whose features tell what is known.
 
     Raises
     ------
@@ -82,7 +84,7 @@ def calibrate_model(folder: Path, tiles: KnownTiles, origin: str, coverage: floa
         raise UsageError(f"model {card.name}: only classifiers are calibrated, and this one is to {card.task}")
     network = load_network(card, folder)
     last = network.last_layer if isinstance(network, TileClassifier) else None
-    found, tensors = learn(tiles, card.classes, origin, coverage, last)
+    found, tensors = learn(tiles, card.classes, origin, coverage, last, tissue)
     if tensors:
         from safetensors.numpy import save
 
@@ -96,7 +98,12 @@ def calibrate_model(folder: Path, tiles: KnownTiles, origin: str, coverage: floa
 
 
 def learn(
-    tiles: KnownTiles, classes: Sequence[str], origin: str, coverage: float = COVERAGE, last_layer: tuple[np.ndarray, np.ndarray] | None = None
+    tiles: KnownTiles,
+    classes: Sequence[str],
+    origin: str,
+    coverage: float = COVERAGE,
+    last_layer: tuple[np.ndarray, np.ndarray] | None = None,
+    tissue: KnownTiles | None = None,
 ) -> tuple[Calibration, dict[str, np.ndarray]]:
     """The calibration of a classifier, and the tensors that its outlier rules need.
 
@@ -123,7 +130,8 @@ def learn(
         needed = math.ceil(coverage / (1 - coverage) - 1e-9)
         notes.append(f"no sets of classes: {len(groups)} patients, {needed} are needed for {100 * coverage:.0f} % coverage")
     metrics = {f"{name}_{when}": round(float(v), 4) for when, p in (("before", before), ("after", after)) for name, v in _figures(p, truth).items()}
-    outliers, tensors = _outliers(tiles, groups, last_layer)
+    known = tissue or tiles
+    outliers, tensors = _outliers(known, known.by_patient(), last_layer)
     if outliers is None:
         notes.append("no rules for what looks like nothing known: they need tiles of at least two patients")
     said: dict[str, Any] = {"temperature": round(temperature, 6), "conformal": conformal, "outliers": outliers, "metrics": metrics, "notes": notes}

@@ -21,6 +21,7 @@ from wsikit.models._card import Card, Weights, write_model
 from wsikit.models._inception import AUXILIARY
 from wsikit.models._network import Classifier
 from wsikit.store.durable import digest_of
+from wsikit.train.acgan import check_side
 from wsikit.train.calibrate import KnownTiles, calibrate_model
 from wsikit.train.fit import STATE, fit
 from wsikit.train.held import HeldOut
@@ -31,10 +32,12 @@ from wsikit.train.page import write_page
 from wsikit.train.parallel import Group
 from wsikit.train.presets import PLAIN
 from wsikit.train.recipe import Recipe
-from wsikit.train.tiles import Source, draw_to_disk
+from wsikit.train.synthetic import Filling, effect, filled_up, read_facts
+from wsikit.train.tiles import Source, draw_to_disk, is_tile_image
 
 _PLACEHOLDER = Weights(sha256="0" * 64)  # the card of a model that is still to be trained
 TRAINING = "training"
+VALIDATION_PATIENTS = "the validation patients of its training, who also chose its epoch"
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,7 @@ class Options:
     per_slide : tiles drawn from each slide
     folds : of a cross-validation before the final training; none when 0. ``by_site`` leaves out each site in turn instead
     tensorboard : also write TensorBoard's event files
+    acgan : epochs of an ACGAN whose tiles fill up the classes that are rarer than the largest, in training only; none when 0
     """
 
     per_slide: int = 200
@@ -55,17 +59,19 @@ class Options:
     by_site: bool = False
     tensorboard: bool = False
     log: Callable[[str], None] = print
+    acgan: int = 0
 
 
 @dataclass(frozen=True)
 class _Trained:
-    """One training: the weights of its best epoch, where it started, the figures of its epochs, and its answers for the validation tiles."""
+    """One training: the best epoch's weights, where it started, the figures of its epochs, its answers for the validation tiles, and what was made up."""
 
     state: dict[str, Tensor]
     origin: str
     history: list[dict[str, Any]]
     held: HeldOut
     train: Sequence[Labelled]
+    synthetic: dict[str, Any]
 
 
 def train_classifier(
@@ -92,20 +98,38 @@ def train_classifier(
         ``out`` holds an unfinished training of something else.
     ModelError
         The recipe does not go with the network, or its steps lead nowhere.
+    UsageError
+        An ACGAN cannot make tiles of the recipe's side.
     """
     options = options or Options()
     group = group or Group(device=options.device)
     options = options if group.first else replace(options, log=lambda _: None)
     card = Card(**card_fields, weights=_PLACEHOLDER)
+    if options.acgan:
+        check_side(card.tile_px)
     folder = out / TRAINING
+
+    def answer(rest: Sequence[Labelled], test: Sequence[Labelled], fold: Path) -> HeldOut | None:
+        trained = _train(rest, fold, card, recipe, options, group)
+        if not group.first:
+            return None
+        images, owner = draw_to_disk(_sources(test), card, options.per_slide, fold / "test.tiles")
+        return answers(trained.state, card, test, images, owner, group.device)
+
     with nothing_left_of_refused(out):
-        crossed = cross_validate(items, folder, card, recipe, options, group) if options.folds or options.by_site else {}
+        crossed = cross_validate(items, folder, options, group, answer) if options.folds or options.by_site else {}
         done = _train(items, folder, card, recipe, options, group)
+        helped = _effect(items, done, folder, card, recipe, options, group) if done.synthetic.get("synthetic") else {}
     if group.first:
         training = {"recipe": recipe.model_dump(mode="json"), "started_from": done.origin, "seed": options.seed, "tiles_per_slide": options.per_slide}
-        fields = {**card_fields, "metrics": {"validation": done.held.figures(), **crossed}, "training": training | {"wsikit": __version__}}
+        training |= {"acgan": done.synthetic} if options.acgan else {}
+        fields = {**card_fields, "metrics": {"validation": done.held.figures(), **crossed, **helped}, "training": training | {"wsikit": __version__}}
+        if all(is_tile_image(i.path) for i in done.train):  # then an image of as many tiles as those is enough for a call
+            usual = max(1, int(np.median(np.bincount(done.held.owner))))
+            fields |= {"decision": card.decision.model_dump() | {"min_tiles": min(card.decision.min_tiles, usual)}}
+        fields |= {"trained_on": _with_synthetic(card_fields["trained_on"], done.synthetic)}
         write_model(out, fields, done.state)
-        card = calibrate_model(out, KnownTiles.of(done.held), "the validation patients of its training, who also chose its epoch")
+        card = calibrate_model(out, KnownTiles.of(done.held), VALIDATION_PATIENTS)
         done.held.write(folder / "validation.csv")
         write_page(folder, card, recipe, done.history, {"training": done.train, "validation": done.held.items})
         clear_up(folder)
@@ -113,10 +137,13 @@ def train_classifier(
     return read_card(out)
 
 
-def cross_validate(items: Sequence[Labelled], folder: Path, card: Card, recipe: Recipe, options: Options, group: Group) -> dict[str, Any]:
+def cross_validate(
+    items: Sequence[Labelled], folder: Path, options: Options, group: Group, answer: Callable[[Sequence[Labelled], Sequence[Labelled], Path], HeldOut | None]
+) -> dict[str, Any]:
     """How good are models of this recipe on patients that they never saw? Nested: other patients choose the epoch within each fold.
 
-    Returns the figures over all patients held out, for the card; ``cross_validation.csv`` gets their probabilities.
+    ``answer(rest, test, fold)`` trains on the rest, in the folder of the fold, and gives its answers for the patients held out; None in all processes but
+    the first. Returns the figures over all patients held out, for the card; ``cross_validation.csv`` gets their probabilities.
     """
     parts, names = [], []
     items = [i for i in items if i.split != "test"]
@@ -125,16 +152,14 @@ def cross_validate(items: Sequence[Labelled], folder: Path, card: Card, recipe: 
         names.append(name)
         fold = folder / f"fold-{len(names)}"
         if not (fold / "test.npz").exists():
-            rest = [replace(i, split="") for i in items if i not in test]
-            done = _train(rest, fold, card, recipe, options, group)
-            if group.first:
-                images, owner = draw_to_disk(_sources(test), card, options.per_slide, fold / "test.tiles")
-                held = answers(done.state, card, test, images, owner, group.device)
-                np.savez(fold / "test.npz", owner=owner, probability=held.probability)
+            held = answer([replace(i, split="") for i in items if i not in test], test, fold)
+            if held is not None:
+                np.savez(fold / "test.npz", owner=held.owner, probability=held.probability, classes=held.classes, unit=held.unit)
                 clear_up(fold)
             group.wait()
         saved = np.load(fold / "test.npz")
-        parts.append(HeldOut(test, saved["owner"], saved["probability"], np.empty((len(saved["owner"]), 0)), card.classes))
+        none = np.empty((len(saved["owner"]), 0))
+        parts.append(HeldOut(test, saved["owner"], saved["probability"], none, saved["classes"].tolist(), str(saved["unit"])))
     whole = _together(parts)
     if group.first:
         whole.write(folder / "cross_validation.csv")
@@ -146,14 +171,14 @@ def _together(parts: Sequence[HeldOut]) -> HeldOut:
     starts = np.cumsum([0, *(len(p.items) for p in parts)])
     owner = np.concatenate([p.owner + s for p, s in zip(parts, starts[:-1], strict=True)])
     items = [i for p in parts for i in p.items]
-    return HeldOut(items, owner, np.concatenate([p.probability for p in parts]), np.empty((len(owner), 0)), parts[0].classes)
+    return HeldOut(items, owner, np.concatenate([p.probability for p in parts]), np.empty((len(owner), 0)), parts[0].classes, parts[0].unit)
 
 
 def _train(items: Sequence[Labelled], folder: Path, card: Card, recipe: Recipe, options: Options, group: Group) -> _Trained:
     train, val = split_by_patient(items, recipe.validation_share, options.seed)
     options.log(f"{len(train)} slides to train on, {len(val)} to validate on, no patient in both")
     facts = [[(str(i.path), i.label, i.patient, i.mpp) for i in part] for part in (train, val)]
-    key = digest_of([facts, card.model_dump(mode="json"), recipe.model_dump(mode="json"), options.per_slide, options.seed, __version__])
+    key = digest_of([facts, card.model_dump(mode="json"), recipe.model_dump(mode="json"), options.per_slide, options.seed, options.acgan, __version__])
     if not group.first:
         group.wait()  # until the first process has drawn the tiles
     x, owner = draw_to_disk(_sources(train), card, options.per_slide, folder / f"train-{key}.tiles")
@@ -162,13 +187,47 @@ def _train(items: Sequence[Labelled], folder: Path, card: Card, recipe: Recipe, 
         group.wait()
     tiles, held = Tiles(x, _labels(train, card)[owner]), Tiles(vx, _labels(val, card)[vowner])
     require_classes(card, tiles.label, held.label)
+    if options.acgan:
+        if not group.first:
+            group.wait()
+        how = Filling(options.acgan, recipe.augment.turns, options.seed, group.device, folder, options.log)
+        tiles = filled_up(tiles, card, how, folder / f"filled-{key}.tiles")
+        if group.first:
+            group.wait()
     torch.manual_seed(options.seed)
     net, head = trainable(card, recipe.loss.auxiliary)
     origin = initialise(net, head, card.architecture, recipe.initial, options.log)
     learner = TileLearner(net.to(group.device).to(memory_format=torch.channels_last), head, card, recipe, tiles, held)
     history = fit(learner, recipe, folder, key, group, seed=options.seed, log=options.log, tensorboard=options.tensorboard)
     state = {k: v.detach().cpu() for k, v in net.state_dict().items() if not k.startswith(AUXILIARY)}
-    return _Trained(state, origin, history, answers(state, card, val, vx, vowner, group.device), train)
+    held_out = answers(state, card, val, vx, vowner, group.device)
+    return _Trained(state, origin, history, held_out, train, read_facts(folder) if options.acgan else {})
+
+
+def _effect(items: Sequence[Labelled], done: _Trained, folder: Path, card: Card, recipe: Recipe, options: Options, group: Group) -> dict[str, dict[str, Any]]:
+    """Trains once more without synthetic tiles: were they any good for patients of split ``test``, or where there are none, of the validation?"""
+    options.log("once more without synthetic tiles, to see what they are worth")
+    again = folder / "without-acgan"
+    plain = _train(items, again, card, recipe, replace(options, acgan=0), group)
+    if not group.first:
+        return {}
+    filled, other, whose = done.held, plain.held, "the validation patients, who also chose both models' epochs"
+    if test := [i for i in items if i.split == "test"]:
+        images, owner = draw_to_disk(_sources(test), card, options.per_slide, again / "test.tiles")
+        filled, other = (answers(t.state, card, test, images, owner, group.device) for t in (done, plain))
+        whose = "the patients of split test, who decided nothing"
+    clear_up(again)
+    found = effect(filled, other, whose)
+    difference, low, high = found["difference"]
+    options.log(f"balanced accuracy with synthetic tiles less without: {difference:+.3f} ({low:+.3f} to {high:+.3f}), of {whose}")
+    return {"acgan": found}
+
+
+def _with_synthetic(about: dict[str, Any], made: dict[str, Any]) -> dict[str, Any]:
+    """What the model has seen, with the tiles that were made up."""
+    counts = made.get("synthetic", {})
+    said = ", ".join(f"{n} of {c}" for c, n in counts.items())
+    return about | {"description": f"{about['description']}; and synthetic tiles made by an ACGAN from them: {said}"} if counts else about
 
 
 def answers(state: dict[str, Tensor], card: Card, items: Sequence[Labelled], images: np.ndarray, owner: np.ndarray, device: str) -> HeldOut:

@@ -19,7 +19,7 @@ from wsikit.train.labels import Labelled
 
 @dataclass(frozen=True)
 class HeldOut:
-    """The answers for held-out tiles.
+    """The answers for held-out tiles, or for slides that are called as one.
 
     Attributes
     ----------
@@ -28,6 +28,7 @@ class HeldOut:
     probability : float32 (N, K)
     feature : float32 (N, D)
     classes : K names
+    unit : what a row is of
     """
 
     items: Sequence[Labelled]
@@ -35,6 +36,7 @@ class HeldOut:
     probability: np.ndarray
     feature: np.ndarray
     classes: Sequence[str]
+    unit: str = "tiles"
 
     @property
     def label(self) -> np.ndarray:
@@ -61,7 +63,7 @@ class HeldOut:
 
         about = bootstrap(balanced, names)
         return {
-            "unit": "tiles",
+            "unit": self.unit,
             "n": len(self.owner),
             "patients": len(set(names)),
             "balanced_accuracy": round(balanced_accuracy(table), 4),

@@ -13,14 +13,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from wsikit import __version__
-from wsikit.metrics import bootstrap
+from wsikit.errors import UsageError
 from wsikit.models import family, read_card
 from wsikit.models._card import Card, write_model
 from wsikit.models._mil import MilNet
 from wsikit.store.durable import atomic_path, digest_of
-from wsikit.train.classify import _PLACEHOLDER, TRAINING, Options, clear_up, nothing_left_of_refused, require_classes
+from wsikit.train.calibrate import MOST_TILES, KnownTiles, calibrate_model
+from wsikit.train.classify import _PLACEHOLDER, TRAINING, VALIDATION_PATIENTS, Options, clear_up, cross_validate, nothing_left_of_refused, require_classes
 from wsikit.train.fit import fit
-from wsikit.train.held import scores
+from wsikit.train.held import HeldOut, scores
 from wsikit.train.initial import initialise
 from wsikit.train.labels import Labelled, split_by_patient
 from wsikit.train.learner import class_weights, scaled
@@ -36,23 +37,45 @@ _ROWS = 65536
 
 @dataclass(frozen=True)
 class Bags:
-    """Features float16 (N, D) of all tiles, on the disk; where each slide's begin, int64 (S + 1,); the class of each slide, int64 (S,)."""
+    """Features float16 (N, D) of all tiles, on the disk; where each slide's begin, int64 (S + 1,); class, and number among all, of each slide, int64 (S,)."""
 
     feature: np.ndarray
     start: np.ndarray
     label: np.ndarray
+    slide: np.ndarray
 
     def take(self, slide: int, rows: np.ndarray | None = None) -> Tensor:
         """A slide's features, or some rows of them: float32 (n, D)."""
         mine = self.feature[self.start[slide] : self.start[slide + 1]]
         return torch.from_numpy(np.asarray(mine if rows is None else mine[np.sort(rows)], np.float32))
 
+    def tissue(self, items: Sequence[Labelled]) -> KnownTiles:
+        """Tiles of known patients, at most `MOST_TILES` evenly spread over them all; ``probability`` has no column."""
+        rows = np.unique(np.linspace(0, len(self.feature) - 1, min(MOST_TILES, len(self.feature))).astype(int))
+        mine = np.searchsorted(self.start, rows, side="right") - 1
+        patient = np.array([items[i].patient for i in self.slide.tolist()], dtype=str)[mine]
+        return KnownTiles(np.empty((len(rows), 0)), np.asarray(self.feature[rows]), self.label[mine], patient, len(self.slide))
 
-def train_mil(items: Sequence[Labelled], out: Path, card_fields: dict[str, Any], recipe: Recipe, options: Options | None = None) -> Card:
+
+@dataclass(frozen=True)
+class _Trained:
+    """One training: its network, where it started, the figures of its epochs, its answers for the validation slides, and the tiles of these."""
+
+    net: MilNet
+    origin: str
+    history: list[dict[str, Any]]
+    held: HeldOut
+    tissue: KnownTiles
+    train: Sequence[Labelled]
+
+
+def train_mil(
+    items: Sequence[Labelled], out: Path, card_fields: dict[str, Any], recipe: Recipe, options: Options | None = None, group: Group | None = None
+) -> Card:
     """Train from slides and write a model folder; returns its card. ``card_fields`` has the architecture ``mil`` with its ``encoder``.
 
     The encoder stays as it starts (``recipe.initial``); tiles pass through it once, into a file, so that slides of 100,000 tiles need the memory of a few
-    thousand. Validation is over slides.
+    thousand. Validation, folds and calibration are over slides and their patients; what looks like nothing known is told by tiles.
 
     Raises
     ------
@@ -60,46 +83,53 @@ def train_mil(items: Sequence[Labelled], out: Path, card_fields: dict[str, Any],
         A slide cannot be used.
     LabelsError
         There are too few patients to hold any out, or no tile with tissue of a class.
+    UsageError
+        Several processes were started.
     StoreMismatchError
         ``out`` holds an unfinished training of something else.
     """
     options = Options() if options is None else options
-    card, folder, group = Card(**card_fields, weights=_PLACEHOLDER), out / TRAINING, Group(device=options.device)
-    train, val = split_by_patient(items, recipe.validation_share, options.seed)
-    options.log(f"{len(train)} slides to train on, {len(val)} to validate on, no patient in both")
-    torch.manual_seed(options.seed)
-    net: MilNet = family(card.pipeline).build(card)
-    encoder_card = dict(card.architecture["encoder"])
-    origin = initialise(net.encoder, [], encoder_card, recipe.initial, options.log)
-    net.to(group.device).eval()
-    facts = [[(str(i.path), i.label, i.patient, i.mpp) for i in part] for part in (train, val)]
-    key = digest_of([facts, card.model_dump(mode="json"), recipe.model_dump(mode="json"), options.per_slide, options.seed, origin, __version__])
+    if group is not None and group.size > 1:
+        raise UsageError("--mil trains in one process, since all that learns is small; start it without torchrun")
+    card, folder, alone = Card(**card_fields, weights=_PLACEHOLDER), out / TRAINING, Group(device=options.device)
+
+    def answer(rest: Sequence[Labelled], test: Sequence[Labelled], fold: Path) -> HeldOut:
+        trained = _train(rest, fold, card, recipe, options, alone)
+        bags = _bags(trained.net, test, card, options.per_slide, fold / "test.tiles")
+        return _answers(BagLearner(trained.net, card, recipe, bags, bags), bags, test, card, alone)
+
     with nothing_left_of_refused(out):
-        bags = [_bags(net, part, card, options.per_slide, folder / f"{name}-{key}.tiles") for name, part in (("train", train), ("validation", val))]
-        require_classes(card, bags[0].label, bags[1].label)
-    learner = BagLearner(net, card, recipe, bags[0], bags[1])
-    history = fit(learner, recipe, folder, key, group, seed=options.seed, log=options.log, tensorboard=options.tensorboard)
-    probability = learner.answers(group)
-    training = {"recipe": recipe.model_dump(mode="json"), "started_from": origin, "seed": options.seed, "tiles_per_slide": options.per_slide}
-    metrics = {"validation": _figures(bags[1].label, probability, [i.patient for i in val])}
-    done = write_model(
-        out, {**card_fields, "metrics": metrics, "training": training | {"wsikit": __version__}}, {k: v.cpu() for k, v in net.state_dict().items()}
-    )
-    write_page(folder, done, recipe, history, {"training": train, "validation": val})
+        crossed = cross_validate(items, folder, options, alone, answer) if options.folds or options.by_site else {}
+        done = _train(items, folder, card, recipe, options, alone)
+    training = {"recipe": recipe.model_dump(mode="json"), "started_from": done.origin, "seed": options.seed, "tiles_per_slide": options.per_slide}
+    fields = {**card_fields, "metrics": {"validation": done.held.figures(), **crossed}, "training": training | {"wsikit": __version__}}
+    write_model(out, fields, {k: v.cpu() for k, v in done.net.state_dict().items()})
+    card = calibrate_model(out, KnownTiles.of(done.held), VALIDATION_PATIENTS, tissue=done.tissue)
+    done.held.write(folder / "validation.csv")
+    write_page(folder, card, recipe, done.history, {"training": done.train, "validation": done.held.items})
     clear_up(folder)
     return read_card(out)
 
 
-def _figures(label: np.ndarray, probability: np.ndarray, patients: Sequence[str]) -> dict[str, Any]:
-    about = bootstrap(lambda rows: scores(label[rows], probability[rows], "accuracy")["balanced accuracy"], patients)
-    found = {k: round(v, 4) for k, v in scores(label, probability, "accuracy").items() if k != "score"}
-    return {
-        "unit": "slides",
-        "n": len(label),
-        "patients": len(set(patients)),
-        **found,
-        "balanced_accuracy_interval": [round(about.low, 4), round(about.high, 4)],
-    }
+def _train(items: Sequence[Labelled], folder: Path, card: Card, recipe: Recipe, options: Options, group: Group) -> _Trained:
+    train, val = split_by_patient(items, recipe.validation_share, options.seed)
+    options.log(f"{len(train)} slides to train on, {len(val)} to validate on, no patient in both")
+    torch.manual_seed(options.seed)
+    net: MilNet = family(card.pipeline).build(card)
+    origin = initialise(net.encoder, [], dict(card.architecture["encoder"]), recipe.initial, options.log)
+    net.to(group.device).eval()
+    facts = [[(str(i.path), i.label, i.patient, i.mpp) for i in part] for part in (train, val)]
+    key = digest_of([facts, card.model_dump(mode="json"), recipe.model_dump(mode="json"), options.per_slide, options.seed, origin, __version__])
+    bags, held = (_bags(net, part, card, options.per_slide, folder / f"{name}-{key}.tiles") for name, part in (("train", train), ("validation", val)))
+    require_classes(card, bags.label, held.label)
+    learner = BagLearner(net, card, recipe, bags, held)
+    history = fit(learner, recipe, folder, key, group, seed=options.seed, log=options.log, tensorboard=options.tensorboard)
+    return _Trained(net, origin, history, _answers(learner, held, val, card, group), held.tissue(val), train)
+
+
+def _answers(learner: BagLearner, held: Bags, items: Sequence[Labelled], card: Card, group: Group) -> HeldOut:
+    """One row a slide that has tiles."""
+    return HeldOut(items, held.slide, learner.answers(group), np.empty((len(held.slide), 0)), card.classes, "slides")
 
 
 @torch.inference_mode()
@@ -131,7 +161,7 @@ def _bags(net: MilNet, items: Sequence[Labelled], card: Card, per_slide: int, pa
     there = np.unique(owned)
     start = np.searchsorted(owned, [*there.tolist(), len(items)])
     feature = np.memmap(path, np.float16, "r", shape=(len(owned), width)) if len(owned) else np.empty((0, width), np.float16)
-    return Bags(feature, start, np.array([card.classes.index(items[i].label) for i in there], np.int64))
+    return Bags(feature, start, np.array([card.classes.index(items[i].label) for i in there], np.int64), there)
 
 
 class BagLearner:

@@ -55,7 +55,7 @@ def subtype(
     fields = _common(out, pipeline, "classify", classes, recipe.mpp, [i for i in items if i.split != "test"])
     fields |= {"architecture": recipe.architecture, "tile_px": recipe.tile_px, "batch": recipe.batch, "stain": recipe.stain}
     if recipe.architecture.get("name") == "mil":
-        return train_mil(items, out, fields | {"batch": 16}, recipe, options)
+        return train_mil(items, out, fields | {"batch": 16}, recipe, options, group)
     return train_classifier(items, out, fields, recipe, options, group)
 
 

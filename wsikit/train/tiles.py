@@ -34,6 +34,11 @@ class Source:
     mpp: float | None = None
     owner: str = ""
 
+    @property
+    def whose(self) -> str:
+        """The owner; the image itself where nobody is named."""
+        return self.owner or str(self.path)
+
 
 @dataclass(frozen=True)
 class Look:
@@ -180,11 +185,11 @@ def drawn(
 ) -> Iterator[tuple[int, np.ndarray]]:
     """The tiles of `draw_tiles` one by one, each with the number of its slide."""
     sources = [s if isinstance(s, Source) else Source(*s) for s in slides]
-    pictures = [s for s in sources if is_tile_image(s.path)]
-    stains = _stains(pictures, card)
+    picture = [is_tile_image(s.path) for s in sources]
+    stains = stain_fits([s for s, is_picture in zip(sources, picture, strict=True) if is_picture], card)
     for i, source in enumerate(sources):
-        if source in pictures:
-            yield from ((i, tile) for tile in _tiles_of_image(source, card, stains[source.owner or str(source.path)]))
+        if picture[i]:
+            yield from ((i, tile) for tile in tiles_of_image(source, card, stains[source.whose]))
         else:
             look = Look.at(source.path, card, source.mpp)
             for x, y in TileGrid(look.raster, card.tile_px, card.overlap_px).corners_px(evenly(look.cells(card), per_slide)).tolist():
@@ -200,22 +205,28 @@ def evenly(cells: np.ndarray, count: int) -> np.ndarray:
     return np.asarray(cells[np.unique(np.linspace(0, len(cells) - 1, min(count, len(cells))).round().astype(int))])
 
 
-def _stains(pictures: Sequence[Source], card: Card) -> dict[str, StainFit]:
-    """One fit for all tile images of an owner together: a single tile has too little of each stain to be believed."""
-    method, found = get_method(card.stain), {}
-    for owner in dict.fromkeys(p.owner or str(p.path) for p in pictures):
-        pixels = []
-        for source in pictures:
-            if (source.owner or str(source.path)) == owner:
-                with open_slide(source.path) as slide:
-                    flat = slide.read((0, 0, *slide.size)).reshape(-1, 3)
-                pixels.append(flat[:: max(1, len(flat) // _STAIN_PIXELS)])
-        found[owner] = method.fit(np.concatenate(pixels))
-    return found
+def stain_fits(pictures: Sequence[Source], card: Card) -> dict[str, StainFit]:
+    """One fit for all tile images of an owner together, by `Source.whose`: a single tile has too little of each stain to be believed."""
+    method, pixels = get_method(card.stain), dict[str, list[np.ndarray]]()
+    for source in pictures:
+        found = pixels.setdefault(source.whose, [])
+        if card.stain != "none":  # which looks at no pixel
+            with open_slide(source.path) as slide:
+                flat = slide.read((0, 0, *slide.size)).reshape(-1, 3)
+            found.append(flat[:: max(1, len(flat) // _STAIN_PIXELS)])
+    return {whose: method.fit(np.concatenate(found) if found else np.empty((0, 3), np.uint8)) for whose, found in pixels.items()}
 
 
-def _tiles_of_image(source: Source, card: Card, stain: StainFit) -> Iterator[np.ndarray]:
-    """All whole tiles of an image, row by row."""
+def tiles_of_image(source: Source, card: Card, stain: StainFit) -> Iterator[np.ndarray]:
+    """All whole tiles of an image, row by row: uint8 (tile, tile, 3) each.
+
+    Raises
+    ------
+    SlideError
+        It cannot be read.
+    LabelsError
+        It is smaller than a tile.
+    """
     with open_slide(source.path, mpp=source.mpp, mpp_source="csv") as slide:
         raster = slide.raster(card.mpp)
         grid = TileGrid(raster, card.tile_px)
