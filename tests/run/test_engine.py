@@ -20,8 +20,9 @@ import wsikit as wk
 from wsikit import gate
 from wsikit.errors import EngineError
 from wsikit.run import Progress, drive
-from wsikit.run.engine import InProcess, default_workers, visible_gpus, worker_options
+from wsikit.run.engine import InProcess, Where, beside_gpus, default_workers, open_pool, visible_gpus, worker_options
 from wsikit.sandbox import Sandbox
+from wsikit.threads import cores
 
 Differences = Callable[[Path, Path], set[str]]
 
@@ -175,6 +176,26 @@ def test_a_gpu_a_worker_in_turn() -> None:
     assert [worker_options(i, "cuda", gpus)["env"] for i in range(3)] == [{"CUDA_VISIBLE_DEVICES": g} for g in ("4", "GPU-8932f937", "4")]
     assert worker_options(0, "cpu")["env"] == worker_options(0, "cuda:1")["env"] == {}
     assert all(worker_options(0, device)["host"] == "127.0.0.1" for device in ("cpu", "cuda"))
+
+
+def test_workers_have_one_thread_a_library_whatever_the_shell_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "16")
+    monkeypatch.delenv("WSIKIT_THREADS", raising=False)
+    with open_pool(Where(1)) as pool:
+        assert pool.submit(os.getenv, "OMP_NUM_THREADS", of_block=True).result(60) == "1"
+        assert pool.submit(os.getenv, "WSIKIT_THREADS", of_block=True).result(60) == str(cores())
+    assert (os.environ["OMP_NUM_THREADS"], os.environ.get("WSIKIT_THREADS")) == ("16", None)
+
+
+def test_what_needs_no_gpu_is_done_beside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Real processes as they are started where there is a GPU and cores are left over; none of these tasks touches one."""
+    monkeypatch.setattr("wsikit.run.engine.cores", lambda: 4)
+    with open_pool(Where(1), "cuda") as pool:
+        assert pool.workers == 1
+        for of_block, said in ((True, (visible_gpus("cuda")[0], "4")), (False, ("", "1"))):
+            for name, value in zip(("CUDA_VISIBLE_DEVICES", "WSIKIT_THREADS"), said, strict=True):
+                assert {pool.submit(os.getenv, name, of_block=of_block).result(60) for _ in range(5)} == {value}
+    assert (beside_gpus(8, "cuda"), beside_gpus(1, "cpu")) == (0, 0)
 
 
 @pytest.mark.parametrize(

@@ -175,7 +175,8 @@ class Driver:
 
     def _submit(self, task: _Task) -> None:
         task.slide.running += 1
-        self.pending[self.pool.executor.submit(_WORK[task.kind], *self._run, task.slide.slide_id, *task.arguments)] = task
+        submitted = self.pool.submit(_WORK[task.kind], *self._run, task.slide.slide_id, *task.arguments, of_block=task.kind == "block")
+        self.pending[submitted] = task
 
     def _take(self, future: Future[Any], task: _Task) -> None:
         slide = task.slide

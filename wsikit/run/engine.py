@@ -28,6 +28,12 @@ _SHORT_MEMORY = {"distributed.diagnostics.computations.max-history": 0}
 _QUIET = {"DASK_LOGGING__DISTRIBUTED": "critical"}  # errors come to the run; a worker would print them once more, with what libraries quote from files
 _ENVIRONMENT = _THREADS | _MEMORY | _QUIET
 _CONNECT_SECONDS = "8s"
+# dask's resources: a worker with a GPU takes two blocks at a time, and one beside it a task that needs none
+GPU, BESIDE = "gpu", "beside"
+_BESIDE_OPTIONS = {
+    "host": "127.0.0.1", "nthreads": 1, "resources": {BESIDE: 1}, "dashboard": False, "preload": [__name__],
+    "env": {"CUDA_VISIBLE_DEVICES": "", "WSIKIT_THREADS": "1"},
+}  # fmt: skip
 _ADVICE = "check the address, or leave --scheduler out"
 
 
@@ -46,12 +52,21 @@ class InProcess(Executor):
 
 @dataclass(frozen=True)
 class Pool:
-    """Something that takes tasks, and how many to have under way so that no worker waits."""
+    """Something that takes tasks, and how many to have under way so that no worker waits.
+
+    Where there are processes ``beside`` those with a GPU, they take what needs none: the first look at a slide, and putting it together.
+    """
 
     executor: Executor
     window: int
     workers: int
     client: Any = None
+    beside: Executor | None = None
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, of_block: bool) -> Future[Any]:
+        """The future of ``fn(*args)``."""
+        chosen = self.executor if of_block or self.beside is None else self.beside
+        return chosen.submit(fn, *args)
 
     def end_stuck(self, seconds: float) -> None:
         """End the worker processes that have been at one task for longer: a reader that hangs is like one that crashes.
@@ -129,7 +144,7 @@ def open_pool(where: Where, device: str = "cpu") -> Iterator[Pool]:
         yield Pool(InProcess(), 1, 1)
     else:
         with _local_cluster(where.workers or default_workers(device), device, where.worker_bytes) as target, _client(target) as client:
-            yield _pool(client, "this machine")
+            yield _pool(client, "this machine", len(target.worker_spec))
 
 
 @contextlib.contextmanager
@@ -144,14 +159,18 @@ def _client(target: Any, **keys: Any) -> Iterator[Any]:
         yield client
 
 
-def _pool(client: Any, name: str) -> Pool:
-    """All workers that there are, once there is one."""
+def _pool(client: Any, name: str, least: int = 1) -> Pool:
+    """All workers that there are, once there are so many."""
     try:
-        client.wait_for_workers(1, timeout=60)
+        client.wait_for_workers(least, timeout=60)
     except TimeoutError as e:
         raise EngineError(f"no worker at {name} ({e}); {_ADVICE}") from e
     found = client.scheduler_info(n_workers=-1)["workers"].values()
-    return Pool(client.get_executor(pure=False), 2 * sum(w["nthreads"] for w in found), len(found), client)
+    window = 2 * sum(w["nthreads"] for w in found)
+    if not all(any(kind in w["resources"] for w in found) for kind in (GPU, BESIDE)):
+        return Pool(client.get_executor(pure=False), window, len(found), client)
+    with_gpu, beside = (client.get_executor(pure=False, resources={kind: 1}) for kind in (GPU, BESIDE))
+    return Pool(with_gpu, window, sum(GPU in w["resources"] for w in found), client, beside)
 
 
 def _security(tls: Path) -> Any:
@@ -197,13 +216,33 @@ def _local_cluster(workers: int, device: str, worker_bytes: int) -> Iterator[Any
     import dask
     from distributed import Nanny, Scheduler, SpecCluster
 
-    nannies = {i: {"cls": Nanny, "options": worker_options(i, device, visible_gpus(device)) | {"memory_limit": worker_bytes}} for i in range(workers)}
+    options = [worker_options(i, device, visible_gpus(device)) for i in range(workers)]
+    options += [_BESIDE_OPTIONS] * (0 if worker_bytes else beside_gpus(workers, device))
+    nannies = {i: {"cls": Nanny, "options": o | {"memory_limit": worker_bytes}} for i, o in enumerate(options)}
     scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "dashboard": False, "dashboard_address": "127.0.0.1:0", "port": 0}}
     # only what is set before a process starts reaches its memory allocator and its logging
     environment = _ENVIRONMENT | {"WSIKIT_THREADS": str(max(1, cores() // workers))}
-    before_start = {"distributed.nanny.pre-spawn-environ": environment, "distributed.scheduler.allowed-failures": 1} | _MEMORY_RULES | _SHORT_MEMORY
-    with dask.config.set(before_start), SpecCluster(workers=nannies, scheduler=scheduler, silence_logs=50) as cluster:
+    rules = {"distributed.nanny.pre-spawn-environ": {}, "distributed.scheduler.allowed-failures": 1} | _MEMORY_RULES | _SHORT_MEMORY
+    with _inherited(environment), dask.config.set(rules), SpecCluster(workers=nannies, scheduler=scheduler, silence_logs=50) as cluster:
         yield cluster
+
+
+@contextlib.contextmanager
+def _inherited(environment: dict[str, str]) -> Iterator[None]:
+    """What worker processes start with, as long as there are any.
+
+    dask's own way to say so yields to what the shell has set (``OMP_NUM_THREADS=16``), and stays in this process for the next run.
+    """
+    before = {name: os.environ.get(name) for name in environment}
+    os.environ.update(environment)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def worker_options(index: int, device: str, gpus: Sequence[str] = ("0",)) -> dict[str, Any]:
@@ -212,7 +251,17 @@ def worker_options(index: int, device: str, gpus: Sequence[str] = ("0",)) -> dic
     Of two blocks one is decoded while the other is on the GPU, which they use one after the other.
     """
     env = {"CUDA_VISIBLE_DEVICES": gpus[index % len(gpus)]} if device == "cuda" else {}
-    return {"host": "127.0.0.1", "nthreads": 2 if device == "cuda" else 1, "dashboard": False, "env": env, "preload": [__name__]}
+    on_gpu = {"nthreads": 2, "resources": {GPU: 2}} if device == "cuda" else {"nthreads": 1}
+    return {"host": "127.0.0.1", "dashboard": False, "env": env, "preload": [__name__]} | on_gpu
+
+
+def beside_gpus(workers: int, device: str) -> int:
+    """Processes without a GPU beside those with one: as many, where there are cores that decoding leaves over.
+
+    >>> beside_gpus(1, "cpu")
+    0
+    """
+    return min(workers, max(0, cores() - 2 * workers)) if device == "cuda" else 0
 
 
 def dask_setup(_: Any) -> None:
