@@ -106,7 +106,7 @@ def _annotations(store: SlideStore, image: Dataset, name: str, result: dict[str,
     for label, which in (("Mitosis", counted), ("Below threshold", ~counted)):
         if which.any():
             groups.append(_group(len(groups) + 1, label, position[which], score[which], store, name))
-    return hd.ann.MicroscopyBulkSimpleAnnotations(
+    found = hd.ann.MicroscopyBulkSimpleAnnotations(
         source_images=[image],
         annotation_coordinate_type=hd.ann.AnnotationCoordinateTypeValues.SCOORD,
         annotation_groups=groups,
@@ -114,6 +114,13 @@ def _annotations(store: SlideStore, image: Dataset, name: str, result: dict[str,
         content_description=f"{name}: {RESEARCH_USE_ONLY}"[:64],
         **_about(store, f"{name} ann", 1),
     )
+    return _with_side(found, image)
+
+
+def _with_side(found: Any, image: Dataset) -> Any:
+    """The side of the body as the slide has it, which is seldom said: then it is empty, since the standard wants it where there may be two."""
+    found.Laterality = image.get("Laterality", "")
+    return found
 
 
 def _group(number: int, label: str, position: np.ndarray, score: np.ndarray, store: SlideStore, name: str) -> Any:
@@ -166,8 +173,8 @@ def _heat_map(store: SlideStore, image: Dataset, name: str) -> Any:
         tile_size=heat.values.shape[1:],
         **_about(store, f"{name} map", 2),
     )
-    found.FloatPixelPaddingValue = PADDING
-    return found
+    found.FloatPixelPaddingValue = found.FloatPixelPaddingRangeLimit = PADDING  # dciodvfy wants a range, here of one value
+    return _with_side(found, image)
 
 
 def _report(store: SlideStore, image: Dataset) -> Any:
