@@ -12,7 +12,8 @@ from wsikit.aggregate.survival import CoxRisk, load_risk, predict_risk
 from wsikit.errors import LabelsError, UsageError
 from wsikit.metrics import concordance_index
 from wsikit.run.job import Job, read_run
-from wsikit.run.results import patient_inputs, patient_pipelines, read_results
+from wsikit.run.patients import patient_inputs, patient_pipelines
+from wsikit.run.results import read_results
 from wsikit.survival.follow_up import FollowUp, check_follow_up, join_patients, read_follow_up
 from wsikit.survival.groups import separation
 from wsikit.survival.logistic import ASKED_AT

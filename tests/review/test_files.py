@@ -101,6 +101,14 @@ def test_qupath_and_back(folder: Path, tmp_path: Path, capsys: pytest.CaptureFix
     inside = (found.position > [1600, 1200]).all(1) & (found.position < [2400, 2000]).all(1)
     assert after.answer("mitosis")["count"] == n - 2 + 1 - (inside & found.counts).sum()
     assert "0 changes of 0 slides" in review(capsys, folder, "--apply", path, "--by", "AB")[1], "again changes nothing"
+    at = after.objects("mitosis").position[5]
+    after.label("mitosis", (at[0], at[1]), "lookalike", "in napari")
+    assert "0 changes of 0 slides" in review(capsys, folder, "--apply", path, "--by", "AB")[1], "the file knows nothing of that"
+    restored = in_qupath(folder, tmp_path, lambda detections: detections)
+    assert "3 changes of 1 slides" in review(capsys, folder, "--apply", restored, "--by", "AB")[1], "taken back in QuPath: two are there again, one is back"
+    found = open_review(folder, "lms").objects("mitosis")
+    assert found.counts[:3].all()
+    assert not found.counts[5]
 
 
 def test_what_cannot_be_used_is_said_and_nothing_is_taken(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

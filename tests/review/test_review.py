@@ -210,8 +210,10 @@ def test_what_is_refused_writes_nothing(folder: Path) -> None:
     assert review.undo() is None
     with pytest.raises(UsageError, match="initials"):
         open_review(folder, "lms", "").label("mitosis", (9.0, 9.0), "mitosis")
+    with pytest.raises(UsageError, match="initials"):
+        open_review(folder, "lms", "<AB>").label("mitosis", (9.0, 9.0), "mitosis")
     assert open_review(folder, "lms").entries == []
-    (folder / "slides/lms.review.jsonl").unlink(missing_ok=True)
+    assert not (folder / "slides/lms.review.jsonl").exists()
     (folder / "slides/lms.review.jsonl").mkdir()
     with pytest.raises((OutputError, OSError)):
         review.label("mitosis", (9.0, 9.0), "mitosis")

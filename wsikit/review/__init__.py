@@ -13,14 +13,18 @@ import numpy as np
 from shapely.geometry.base import BaseGeometry
 
 from wsikit.aggregate.counting import Counting, Grounds
+from wsikit.aggregate.features import Inputs
+from wsikit.aggregate.survival import CoxRisk
 from wsikit.errors import UsageError
 from wsikit.export.corrections import Shape, mask_of
-from wsikit.models import Card
+from wsikit.models import RISK_PIPELINE, Card
 from wsikit.overlay.shapes import on_mask
 from wsikit.review.answers import call_again, count_again, with_verdict
 from wsikit.review.changes import NAMES, Area, Change, Entry, Label, Move, Undo, Verdict
 from wsikit.review.journal import Journal, journal_path
 from wsikit.review.objects import UNSEEN, Objects
+from wsikit.review.risk import follows, risk_again
+from wsikit.salvage import scored_tissue
 from wsikit.store import SlideStore
 
 
@@ -34,6 +38,7 @@ class Review:
     by : initials of who reviews; reading needs none
     results : the models' answers by pipeline; by default those of the store's result
     counting, facts : how the run counts mitoses, and what its cases say of the slide
+    risk, inputs : the run's survival model, and what it measured on the slide's tiles
 
     Raises
     ------
@@ -57,15 +62,18 @@ class Review:
         *,
         counting: Counting | None = None,
         facts: Mapping[str, str] | None = None,
+        risk: CoxRisk | None = None,
+        inputs: Inputs | None = None,
     ) -> None:
-        self.counting, self.facts = counting or Counting(), facts or {}
+        self.counting, self.facts, self.risk, self.inputs = counting or Counting(), facts or {}, risk, inputs
         self.store, self.cards, self.by = store, cards, by
         self.results = store.result["pipelines"] if results is None else results
         raster = store.attributes["survey"]["raster"]
         self.downsample: tuple[float, float] = (raster["downsample"][0], raster["downsample"][1])
         region = store.region(self.counting.within) if self.counting.within else None
         self._tissue0 = (store.tissue() == 1) if region is None else (store.tissue() == 1) & region
-        self._grounds = Grounds(self._tissue0, self.downsample, store.mpp)
+        self._grounds: dict[str, tuple[np.ndarray, Grounds]] = {}
+        self._lost: dict[str, np.ndarray] = {}
         self._tables = store.tables()
         self._journal = Journal(journal_path(store.path), store.attributes["slide"]["digest"])
         self._fold()
@@ -93,12 +101,15 @@ class Review:
         """Where there is tissue to be counted, bool (H, W) on the low-power raster: the model's mask with people's corrections."""
         return self._tissue
 
-    @property
-    def grounds(self) -> Grounds:
-        """That tissue, where windows are looked for."""
-        if self._grounds.tissue is not self._tissue:
-            self._grounds = Grounds(self._tissue, self.downsample, self.store.mpp)
-        return self._grounds
+    def grounds(self, pipeline: str) -> Grounds:
+        """That tissue without what could not be decoded for this pipeline, where windows are looked for."""
+        known = self._grounds.get(pipeline)
+        if known is None or known[0] is not self._tissue:
+            if pipeline not in self._lost:
+                self._lost[pipeline] = (self.store.tissue() == 1) & ~scored_tissue(self.store, pipeline)
+            known = self._tissue, Grounds(self._tissue & ~self._lost[pipeline], self.downsample, self.store.mpp)
+            self._grounds[pipeline] = known
+        return known[1]
 
     @property
     def gone(self) -> np.ndarray:
@@ -118,16 +129,27 @@ class Review:
     @property
     def tissue_mm2(self) -> float:
         """Area of that tissue."""
-        px_mm2 = float(np.prod(self.downsample) * np.prod(self.store.mpp)) / 1e6
         if self.counting.within:
-            return self.grounds.tissue_mm2
-        change = int(self._tissue.sum()) - int(self._tissue0.sum())
-        return max(0.0, float(self.store.attributes["survey"]["tissue_mm2"]) + change * px_mm2)
+            return float(self._tissue.sum()) * self._px_mm2
+        return max(0.0, self._model_tissue_mm2 + self.tissue_change_mm2)
+
+    @property
+    def tissue_change_mm2(self) -> float:
+        """By how much people made it larger (or, negative, smaller)."""
+        return (int(self._tissue.sum()) - int(self._tissue0.sum())) * self._px_mm2
+
+    @property
+    def _px_mm2(self) -> float:
+        return float(np.prod(self.downsample) * np.prod(self.store.mpp)) / 1e6
+
+    @property
+    def _model_tissue_mm2(self) -> float:
+        return float(self.store.attributes["survey"]["tissue_mm2"])
 
     @property
     def unsearched_mm2(self) -> float:
         """Area of tissue that a person added, where no model has looked."""
-        return float(self.added.sum() * np.prod(self.downsample) * np.prod(self.store.mpp) / 1e6)
+        return float(self.added.sum()) * self._px_mm2
 
     def objects(self, pipeline: str) -> Objects:
         """The objects of a pipeline.
@@ -152,15 +174,22 @@ class Review:
     def counted(self, pipeline: str) -> np.ndarray:
         """Which objects count: by their labels, or else the model, and on tissue; bool (M,)."""
         found = self.objects(pipeline)
-        return found.counts & on_mask(found.position, self._tissue, self.downsample)
+        return found.counts & on_mask(found.position, self.grounds(pipeline).tissue, self.downsample)
 
     def answer(self, pipeline: str) -> dict[str, Any]:
         """A pipeline's answer with what people said, as the models' answers are written; ``model`` aside."""
+        if pipeline not in self._answers:
+            self._answers[pipeline] = self._answer(pipeline)
+        return self._answers[pipeline]
+
+    def _answer(self, pipeline: str) -> dict[str, Any]:
         verdict = next((e for e in reversed(self.standing) if isinstance(e.change, Verdict) and e.change.pipeline == pipeline), None)
         if pipeline in self.detectors:
             found = count_again(self, pipeline)
         elif self.edited and self._classifies(pipeline):
             found = call_again(self, pipeline, self._tables[pipeline])
+        elif pipeline == RISK_PIPELINE and RISK_PIPELINE in self.touched:
+            found = self._risk_again()
         else:
             found = {k: v for k, v in self.results[pipeline].items() if k != "model"}
         return with_verdict(found, verdict, self.results[pipeline].get("call"))
@@ -173,8 +202,21 @@ class Review:
     @property
     def touched(self) -> list[str]:
         """Pipelines whose answer a person had a part in."""
-        named = {e.change.pipeline for e in self.standing if isinstance(e.change, Label | Move | Verdict)}
-        return [n for n in self.results if n in named or (self.edited and (n in self.detectors or self._classifies(n)))]
+        edited = self.edited
+        found = {e.change.pipeline for e in self.standing if isinstance(e.change, Label | Move | Verdict)}
+        found |= {n for n in self.results if edited and (n in self.detectors or self._classifies(n))}
+        if self.risk is not None and follows(self.risk.spec, found, edited):
+            found.add(RISK_PIPELINE)
+        return [n for n in self.results if n in found]
+
+    def _risk_again(self) -> dict[str, Any]:
+        """The risk from the answers as they are now."""
+        if self.risk is None:  # only a person's word on it
+            return {k: v for k, v in self.results[RISK_PIPELINE].items() if k != "model"}
+        answers = {n: self.answer(n) | {"model": r["model"]} for n, r in self.results.items() if n != RISK_PIPELINE}
+        tissue = max(0.0, self._model_tissue_mm2 + self.tissue_change_mm2)
+        how: dict[str, Any] = {"edited": self.edited, "phantom": self.store.attributes["slide"]["phantom"]}
+        return risk_again(self.risk, answers, tissue, self.inputs, self.facts, **how)
 
     def _classifies(self, pipeline: str) -> bool:
         return pipeline in self.cards and self.cards[pipeline].task == "classify" and pipeline in self._tables
@@ -191,7 +233,9 @@ class Review:
             "changes": len(standing),
             "journal": self._journal.path.name,
             "journal_sum": self._journal.sum,
+            "edited": self.edited,
             "tissue_mm2": round(self.tissue_mm2, 6),
+            "tissue_change_mm2": round(self.tissue_change_mm2, 6),
             "unsearched_mm2": round(self.unsearched_mm2, 6),
             "pipelines": {name: self.answer(name) for name in self.touched if name in self.results},
         }
@@ -301,12 +345,13 @@ class Review:
 
     def _fold(self) -> None:
         self._objects: dict[str, Objects] = {}
+        self._answers: dict[str, dict[str, Any]] = {}
         self._tissue = self._tissue0
         for entry in self.standing:
             self._apply(entry)
 
     def _apply(self, entry: Entry) -> None:
-        change = entry.change
+        self._answers, change = {}, entry.change
         if isinstance(change, Label | Move) and change.pipeline not in self.detectors:
             return  # said of a pipeline that this run did not score
         if isinstance(change, Label):

@@ -22,7 +22,8 @@ def count_again(review: Review, pipeline: str) -> dict[str, Any]:
     """Count, rate with interval and hotspot over the tissue that is left, and who said what: ``people``.
 
     ``people`` has how many were confirmed, rejected and added; how many counted objects nobody looked at; and how many that should count lie off
-    the tissue and do not. Where the model withholds its answer only what people say counts; until they say something, there is no count.
+    the tissue and do not. Where the model withholds its answer (``withheld`` has its reason) only what people say counts; until they say something,
+    there is no count.
     """
     before = review.results.get(pipeline, {})
     if before.get("status") != "ok" and (review.objects(pipeline).label == UNSEEN).all():
@@ -33,7 +34,9 @@ def count_again(review: Review, pipeline: str) -> dict[str, Any]:
     below = int((~counted[: found.n_model]).sum())
     how: dict[str, Any] = {"gradings": review.counting.grading, "facts": review.facts, "chance": False}
     window = review.counting.window(detection.hotspot_mm2)
-    answer = count_mitoses(found.position[counted], below, detection.threshold, review.grounds, window, **how)
+    answer = count_mitoses(found.position[counted], below, detection.threshold, review.grounds(pipeline), window, **how)
+    if before.get("status") != "ok":
+        answer["withheld"] = before.get("reason") or before.get("status", "not scored")
     seen, added = found.label != UNSEEN, np.arange(len(found.label)) >= found.n_model
     answer["people"] = {
         "confirmed": int((seen & found.counts & ~added).sum()),

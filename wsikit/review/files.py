@@ -16,6 +16,7 @@ from wsikit.review.changes import LABELS, NAMES, Area, Change, Label, Move, Verd
 
 EXCLUDED = ("Ignore*", "Exclude", "Excluded")
 SAME_PX = 0.02  # a GeoJSON of ours has two decimals
+QUPATH = "from QuPath"  # the comment of what was said there
 Said = list[tuple[Change, str]]
 
 
@@ -78,7 +79,8 @@ def from_qupath(path: Path, review: Review, pipeline: str) -> Said:
     """What a GeoJSON that went through QuPath says otherwise than the review so far.
 
     Detections that are gone, or of another class than Mitosis, become look-alikes; those of class Mitosis count, also where they were drawn anew
-    or moved. Annotations of QuPath's class ``Ignore*``, or of ``Exclude``, are left out of everything. What was left alone says nothing.
+    or moved. Annotations of QuPath's class ``Ignore*``, or of ``Exclude``, are left out of everything. What was left alone says nothing, also where
+    somebody said otherwise in napari meanwhile; only what QuPath took away before, and now has again, counts again.
 
     Raises
     ------
@@ -86,7 +88,7 @@ def from_qupath(path: Path, review: Review, pipeline: str) -> Said:
         See `wsikit.export.corrections`.
     """
     shapes = list(read_geojson(path, review.store))
-    said: Said = [(c, "") for c in (*_points(shapes, review, pipeline), *_areas(shapes, review))]
+    said: Said = [(c, QUPATH) for c in (*_points(shapes, review, pipeline), *_areas(shapes, review))]
     return said
 
 
@@ -102,11 +104,21 @@ def _points(shapes: Sequence[Shape], review: Review, pipeline: str) -> Iterator[
         yield _label(review, pipeline, found.position[row], "lookalike")
     for row, at in zip(changed.row, changed.position, strict=True):
         known = row if row >= 0 else found.find((at[0], at[1]))
-        if known < 0 or not found.counts[known]:
+        if known < 0 or (not found.counts[known] and not _left_alone(review, pipeline, row)):
             yield _label(review, pipeline, at if known < 0 else found.position[known], "mitosis")
         if row >= 0 and np.abs(found.position[row] - at).max() > SAME_PX:
             x, y = found.position[row]
             yield Move(pipeline=pipeline, at=(float(x), float(y)), to=review.inside((at[0], at[1])))
+
+
+def _left_alone(review: Review, pipeline: str, row: int) -> bool:
+    """Whether the model counts the object and a person rejected it elsewhere than in QuPath, whose file does not know of that."""
+    found = review.objects(pipeline)
+    if row < 0 or not found.by_model[row]:
+        return False
+    said = (e for e in reversed(review.standing) if isinstance(e.change, Label) and e.change.pipeline == pipeline and found.find(e.change.at) == row)
+    last = next(said, None)
+    return last is not None and last.comment != QUPATH
 
 
 def _label(review: Review, pipeline: str, at: np.ndarray, label: Any) -> Label:

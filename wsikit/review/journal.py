@@ -113,6 +113,7 @@ class Journal:
         OutputError
             The disk is full or cannot be written, or another process does not let go of the file.
         """
+        _numbered(changes, by, 0)  # before there is a file: what is refused leaves nothing behind
         with disk_errors(self.path):
             until = time.monotonic() + WAIT_SECONDS
             while True:
@@ -125,11 +126,7 @@ class Journal:
 
     def _append(self, changes: Sequence[tuple[Change, str]], by: str) -> list[Entry]:
         self.refresh()
-        now, n = dt.datetime.now(dt.UTC).isoformat(timespec="seconds"), len(self.entries)
-        try:
-            fresh = [Entry(n=n + i, time=now, by=by, comment=comment, change=change) for i, (change, comment) in enumerate(changes, 1)]
-        except ValidationError as e:
-            raise UsageError(f"a change needs the reviewer's initials (1 to 20 letters), and a comment of at most 2000: {e.errors()[0]['msg']}") from e
+        fresh = _numbered(changes, by, len(self.entries))
         head = [] if self._bytes else [{"schema": SCHEMA, "slide": self._digest, "wsikit": __version__}]
         data, total = b"", self._sum
         for value in head + [entry.model_dump(mode="json") for entry in fresh]:
@@ -144,6 +141,14 @@ class Journal:
         self.entries += fresh
         self._sum, self._bytes = total, self._bytes + len(data)
         return fresh
+
+
+def _numbered(changes: Sequence[tuple[Change, str]], by: str, after: int) -> list[Entry]:
+    now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
+    try:
+        return [Entry(n=after + i, time=now, by=by, comment=comment, change=change) for i, (change, comment) in enumerate(changes, 1)]
+    except ValidationError as e:
+        raise UsageError(f"a change needs the reviewer's initials (1 to 20 letters), and a comment of at most 2000: {e.errors()[0]['msg']}") from e
 
 
 def _sum(before: str, value: Any) -> str:

@@ -13,8 +13,7 @@ from wsikit.errors import DamagedSlideError
 from wsikit.geometry import Region
 from wsikit.run.job import Job
 from wsikit.run.ledger import receipts_path
-from wsikit.run.plan import DAMAGED, grid_of
-from wsikit.salvage import without_cells
+from wsikit.run.plan import DAMAGED
 from wsikit.store import SlideStore
 from wsikit.store.columns import write_table
 from wsikit.store.receipts import read_receipts
@@ -89,15 +88,3 @@ def tissue_share(store: SlideStore, boxes: list[Region]) -> float:
         left[window(box)] = False
     total = int(tissue.sum())
     return round(1 - float(left.sum()) / total, 6) if total else 0.0
-
-
-def scored_tissue(store: SlideStore, name: str) -> tuple[np.ndarray, float]:
-    """The tissue that a pipeline has seen, bool (H, W) on the low-power raster, and its mm²: without tiles that could not be decoded."""
-    survey, tissue = store.attributes["survey"], store.tissue() == 1
-    table = store.tables().get(name)
-    dropped = table.attributes.get("dropped", []) if table is not None else []
-    if not dropped:
-        return tissue, survey["tissue_mm2"]
-    grid = grid_of({k: store.attributes["stages"][name][k] for k in ("raster", "tile_px", "overlap_px")})
-    seen = without_cells(tissue, tuple(survey["raster"]["downsample"]), grid, np.array(dropped))
-    return seen, survey["tissue_mm2"] * float(seen.sum()) / max(1, int(tissue.sum()))

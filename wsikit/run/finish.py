@@ -22,7 +22,7 @@ from wsikit.aggregate.occlusion import Contributions, contributions
 from wsikit.aggregate.outlier import mark_tiles
 from wsikit.aggregate.rates import detector_error
 from wsikit.aggregate.region import Within, describe_region, mosaic, region_mask
-from wsikit.aggregate.survival import load_risk, needed_inputs, predict_risk
+from wsikit.aggregate.survival import CoxRisk, needed_inputs, predict_risk
 from wsikit.clock import Clock
 from wsikit.export.geojson import COLOURS, write_geojson
 from wsikit.grid import Raster, TileGrid
@@ -39,7 +39,7 @@ from wsikit.run.plan import BLOCK_LEVELS, DAMAGED, PIXELS, PYRAMID_FACTOR, QUALI
 from wsikit.run.prepare import load_plan, store_path
 from wsikit.run.quality import quality_summary, write_quality
 from wsikit.run.stains import stain_of
-from wsikit.salvage import touching, without_cells
+from wsikit.salvage import scored_tissue, touching, without_cells
 from wsikit.store import SlideStore
 from wsikit.store.columns import write_table
 from wsikit.store.durable import digest_of, disk_errors, write_json
@@ -128,10 +128,11 @@ def aggregate_slide(run_dir: str, run_key: str, slide_id: str) -> None:
     results = {name: results[name] for name in job.cards()}
     more: dict[str, Any] = {}
     shutil.rmtree(path / "overlays" / RISK_PIPELINE, ignore_errors=True)
-    if RISK_PIPELINE in job.models:
-        results[RISK_PIPELINE], inputs = _risk_result(store, job.models[RISK_PIPELINE], results, job.case(slide_id).extra)
+    facts, risk, inputs = job.case(slide_id).extra, job.risk(), None
+    if risk is not None:
+        results[RISK_PIPELINE], inputs = _risk_result(store, risk, job.models[RISK_PIPELINE], results, facts)
         more = {} if inputs is None else {SURVIVAL_INPUTS: inputs.to_json()}
-    reviewed = Review(store, job.cards(), results=results, counting=job.counting, facts=job.case(slide_id).extra).summary()
+    reviewed = Review(store, job.cards(), results=results, counting=job.counting, facts=facts, risk=risk, inputs=inputs).summary()
     more |= {} if reviewed is None else {REVIEW: reviewed}
     write_json(path.with_suffix(".json"), slide_result(store, plan, job, results) | more)
     write_geojson(store, path.with_suffix(".geojson"))
@@ -254,7 +255,8 @@ def tile_columns(stage: Stage) -> dict[str, np.ndarray]:
 def _no_columns(card: Card) -> dict[str, np.ndarray]:
     """The columns of a slide without tissue."""
     if card.task == "detect":
-        return {
+        kind = {"atypical": np.empty(0, np.float32)} if card.architecture.get("verifier") else {}
+        return kind | {
             "row": np.empty(0, np.int64),
             "position": np.empty((0, 2)),
             "score": np.empty(0, np.float32),
@@ -333,7 +335,7 @@ def _count(store: SlideStore, card: Card, position: np.ndarray, score: np.ndarra
     assert card.detection is not None
     counting, facts = job.counting, job.case(store.slide_id).extra
     downsample = tuple(store.attributes["survey"]["raster"]["downsample"])
-    tissue, _ = damaged.scored_tissue(store, card.pipeline)
+    tissue = scored_tissue(store, card.pipeline)
     if within is not None:
         tissue = tissue & within.mask
         inside = on_mask(position, tissue, downsample)
@@ -344,9 +346,8 @@ def _count(store: SlideStore, card: Card, position: np.ndarray, score: np.ndarra
     return count_mitoses(counted, len(score) - len(counted), card.detection.threshold, Grounds(tissue, downsample, store.mpp), window, **how)
 
 
-def _risk_result(store: SlideStore, ref: ModelRef, results: dict[str, Any], facts: Mapping[str, str]) -> tuple[dict[str, Any], Inputs | None]:
+def _risk_result(store: SlideStore, model: CoxRisk, ref: ModelRef, results: dict[str, Any], facts: Mapping[str, str]) -> tuple[dict[str, Any], Inputs | None]:
     """The slide's risk, and what was measured on its tiles for that, if anything was."""
-    model = load_risk(Path(ref.folder))
     withheld = outside_domain(model.card, store.attributes["slide"]["phantom"])
     about = {"model": {"name": ref.name, "digest": ref.digest, "trained_on": model.card.trained_on.domain}}
     inputs = needed_inputs(model, store)

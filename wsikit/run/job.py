@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict
 
 from wsikit import RESEARCH_USE_ONLY, __version__
 from wsikit.aggregate.counting import Counting
+from wsikit.aggregate.survival import CoxRisk, load_risk
 from wsikit.colour import ICC_CHOICES, KEEP
 from wsikit.errors import DamagedStoreError, StoreMismatchError, UsageError
 from wsikit.models import RISK_PIPELINE, Card, check_weights, find_model, pipelines, read_card
@@ -109,6 +110,10 @@ class Job(BaseModel):
     def cards(self) -> dict[str, Card]:
         """The cards of all pipelines with a network."""
         return {name: read_card(Path(ref.folder)) for name, ref in self.models.items() if name != RISK_PIPELINE}
+
+    def risk(self) -> CoxRisk | None:
+        """The survival model, where the run has one."""
+        return load_risk(Path(self.models[RISK_PIPELINE].folder)) if RISK_PIPELINE in self.models else None
 
 
 def choose_models(names: Sequence[str] | None, models: Mapping[str, str | Path] | None = None, *, phantoms: bool = False) -> dict[str, ModelRef]:

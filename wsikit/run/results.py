@@ -9,16 +9,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from wsikit.aggregate.calls import call_patient
-from wsikit.aggregate.doubt import outside_domain
-from wsikit.aggregate.features import Inputs, read_inputs, together
-from wsikit.aggregate.rates import poisson_interval
-from wsikit.aggregate.region import pooled_region
-from wsikit.aggregate.survival import load_risk, predict_risk
 from wsikit.errors import DamagedStoreError
 from wsikit.models import RISK_PIPELINE, Card
 from wsikit.run.cases import Case
 from wsikit.run.job import Job
+from wsikit.run.patients import facts_of, patient_pipelines, reviewed_patient
 from wsikit.store.durable import write_atomic
 from wsikit.store.receipts import digests
 
@@ -106,7 +101,8 @@ def write_results(folder: Path, job: Job, results: Mapping[str, Mapping[str, Any
     if extra:
         rows = list(_patient_rows(job, results, cards))
         found = [c for columns in pipelines.values() for c in columns if not c.endswith(("hotspot_x", "hotspot_y"))]
-        write_csv(folder / "patients.csv", ["patient", "slides", "slides_failed", "tissue_mm2", *found], rows)
+        said = ["reviewed_slides", "reviewed_tissue_mm2", *reviewed] if reviewed else []
+        write_csv(folder / "patients.csv", ["patient", "slides", "slides_failed", "tissue_mm2", *found, *said], rows)
 
 
 def table_digests(folder: Path) -> dict[str, str]:
@@ -149,15 +145,14 @@ _REVIEWED_COUNTS = ("count", "area_mm2", "per_mm2", "low", "high", "hotspot_coun
 def _reviewed_columns(name: str, cards: Mapping[str, Card]) -> list[str]:
     """What people made of an answer stands in columns of its own, after all those of the models."""
     counts = _REVIEWED_COUNTS if name in cards and cards[name].task == "detect" else ()
-    return [f"{name}.reviewed_{field}" for field in ("by", "status", "call", "comment", *counts)]
+    return [f"{name}.reviewed_{field}" for field in ("by", "status", "reason", "call", "comment", *counts, *(_RISK_FIELDS if name == RISK_PIPELINE else ()))]
 
 
-def _reviewed_cells(result: Mapping[str, Any]) -> dict[str, Any]:
+def _reviewed_cells(answers: Mapping[str, Any], by: Sequence[str]) -> dict[str, Any]:
     cells: dict[str, Any] = {}
-    review = result.get("review", {"pipelines": {}})
-    for name, answer in review["pipelines"].items():
-        found: dict[str, Any] = {k: answer.get(k) for k in ("status", "call", *_REVIEWED_COUNTS)}
-        found |= {"by": " ".join(review["by"]), "comment": answer.get("verdict", {}).get("comment", "")}
+    for name, answer in answers.items():
+        found: dict[str, Any] = {k: answer.get(k) for k in ("status", "reason", "call", *_REVIEWED_COUNTS, *_RISK_FIELDS)}
+        found |= {"by": " ".join(by), "comment": answer.get("verdict", {}).get("comment", "")}
         found |= {f"hotspot_{k}": answer["hotspot"][k] for k in ("count", "per_mm2") if answer.get("hotspot")}
         found |= {"not_looked_at": answer["people"]["not_looked_at"]} if "people" in answer else {}
         cells |= {f"{name}.reviewed_{k}": "" if v is None else v for k, v in found.items()}
@@ -178,7 +173,8 @@ def _slide_row(path: str, patient: str, result: Mapping[str, Any], names: Sequen
             "missing_tiles": result["slide"].get("missing_tiles", ""),
             "damaged_share": result.get("damaged", {}).get("tissue_share", ""),
         }
-    row |= _reviewed_cells(result)
+    if "review" in result:
+        row |= _reviewed_cells(result["review"]["pipelines"], result["review"]["by"])
     for name in names:
         row |= _pipeline_cells(name, result["pipelines"].get(name) or {"status": "failed", "reason": result["reason"]})
     return row
@@ -216,60 +212,15 @@ def _patient_rows(job: Job, results: Mapping[str, Mapping[str, Any]], cards: Map
             continue  # numbers of some of the slides would look like those of the patient
         mine = [results[slide_id] for slide_id in ids]
         good = [r for r in mine if r["status"] == "ok"]
-        found = patient_pipelines(job, good, cards, _facts(group)) if good else {}
+        facts = facts_of(group)
+        found = patient_pipelines(job, good, cards, facts) if good else {}
         row: dict[str, Any] = {"patient": patient, "slides": len(mine), "slides_failed": len(mine) - len(good)}
         row["tissue_mm2"] = round(sum(r["tissue_mm2"] for r in good), 6)
         for name in job.models:
             row |= _pipeline_cells(name, found.get(name, {"status": "failed", "reason": "no slide of this patient could be used"}))
+        if (said := reviewed_patient(job, good, cards, facts)) is not None:
+            row |= {"reviewed_slides": said.slides, "reviewed_tissue_mm2": round(said.tissue_mm2, 6)} | _reviewed_cells(said.answers, said.by)
         yield row
-
-
-def _facts(cases: Sequence[Case]) -> dict[str, str]:
-    """The other columns of a patient's slides in the cases CSV: what all of them say, and nothing of what they differ in."""
-    rows = [case.extra for case in cases]
-    names = {name for row in rows for name in row}
-    said = {name: {row[name] for row in rows if row.get(name)} for name in names}
-    return {name: next(iter(values)) for name, values in said.items() if len(values) == 1}
-
-
-def patient_pipelines(job: Job, slides: Sequence[Mapping[str, Any]], cards: Mapping[str, Card], facts: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """A patient's answer from each pipeline, over all usable slides: an answer withheld on one slide does not count."""
-    found: dict[str, Any] = {}
-    for name, card in cards.items():
-        answers = [s["pipelines"][name] for s in slides if name in s["pipelines"]]
-        if not answers:
-            continue
-        usable = [a for a in answers if a["status"] == "ok" or a.get("probability")]
-        if not usable:
-            found[name] = {k: answers[0][k] for k in ("status", "reason", "model")}
-        else:
-            pooled = pooled_region if card.task == "segment" else _pooled
-            found[name] = (call_patient(card, usable) if card.task == "classify" else pooled(usable)) | {"model": usable[0]["model"]}
-    if RISK_PIPELINE in job.models:
-        model = load_risk(Path(job.models[RISK_PIPELINE].folder))
-        phantom = all(s["slide"]["phantom"] for s in slides)
-        withheld = outside_domain(model.card, phantom)
-        tissue_mm2, inputs = sum(s["tissue_mm2"] for s in slides), patient_inputs(slides)
-        found[RISK_PIPELINE] = {"status": "abstained", "reason": withheld} if withheld else predict_risk(model, found, tissue_mm2, inputs, facts)
-    return found
-
-
-def patient_inputs(slides: Sequence[Mapping[str, Any]]) -> Inputs | None:
-    """What was measured on the tiles of all slides together, for a survival model that needs it."""
-    measured = [read_inputs(s["survival_inputs"]) for s in slides if "survival_inputs" in s]
-    return together(measured) if measured else None
-
-
-def _pooled(answers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Counts and areas of all slides together; the hotspot is that of the densest slide."""
-    count, area = sum(a["count"] for a in answers), sum(a["area_mm2"] for a in answers)
-    low, high = poisson_interval(count, area)
-    densest = max(answers, key=lambda a: a["hotspot"]["per_mm2"])
-    numbers = {"count": count, "area_mm2": area, "per_mm2": count / area, "low": low, "high": high}
-    found = {"status": "ok", "reason": "", **{k: round(v, 6) for k, v in numbers.items()}, "hotspot": densest["hotspot"]}
-    presets = {name for a in answers for name in a.get("grading", {})}
-    graded = {name: [a["grading"][name] for a in answers if name in a.get("grading", {})] for name in sorted(presets)}
-    return found | ({"grading": {name: max(g, key=lambda one: one.get("count_in_area", -1.0)) for name, g in graded.items()}} if graded else {})
 
 
 def read_result(folder: Path, slide_id: str) -> dict[str, Any] | None:

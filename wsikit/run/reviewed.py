@@ -6,10 +6,11 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from wsikit.aggregate.features import read_inputs
 from wsikit.errors import DamagedStoreError, StoreMismatchError, UsageError
 from wsikit.review import Review
 from wsikit.review.files import call_rows, from_qupath, from_table, point_rows
-from wsikit.run.finish import REVIEW
+from wsikit.run.finish import REVIEW, SURVIVAL_INPUTS
 from wsikit.run.job import Job, only_run, read_run, update_run
 from wsikit.run.ledger import replace_result
 from wsikit.run.prepare import store_path
@@ -33,7 +34,9 @@ def open_review(folder: str | Path, slide_id: str, by: str = "") -> Review:
     result = read_result(Path(folder), slide_id)
     if result is None or result["status"] != "ok":
         raise UsageError(f"{slide_id}: has no result to review{f' ({reason})' if result and (reason := result['reason']) else ''}")
-    return Review(open_store(store_path(folder, slide_id)), job.cards(), by, counting=job.counting, facts=job.case(slide_id).extra)
+    inputs = read_inputs(result[SURVIVAL_INPUTS]) if SURVIVAL_INPUTS in result else None
+    store = open_store(store_path(folder, slide_id))
+    return Review(store, job.cards(), by, counting=job.counting, facts=job.case(slide_id).extra, risk=job.risk(), inputs=inputs)
 
 
 def open_reviews(folder: Path, by: str = "", slide_id: str | None = None) -> dict[str, Review]:

@@ -187,7 +187,8 @@ class _RunFeatures:
 
         found: dict[str, dict[str, float]] = {}
         for patient, row in self.rows.items():
-            numbers = {k: parse_number(v) for k, v in row.items() if k != "patient" and v}
+            models = {k: v for k, v in row.items() if k != "patient" and "reviewed_" not in k}  # what people said is not there of a new patient
+            numbers = {k: parse_number(v) for k, v in models.items() if v}
             found[patient] = {k: v for k, v in numbers.items() if v is not None}
         flat = sorted({k for values in found.values() for k in values})
         deep = self._deep_names(wanted, flat)
