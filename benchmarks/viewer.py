@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import zarr
 
+from wsikit import __version__
 from wsikit.run import score
 from wsikit.run.reviewed import open_review
 from wsikit.store import open_store
@@ -114,9 +115,17 @@ def measure(folder: Path) -> dict[str, Any]:
     change(CHANGES)
     found["a change kept and counted again, ms"] = median_ms(change, CHANGES)
     found["and shown, ms"] = median_ms(lambda i: (change(CHANGES + 1 + i), session.changed(), settled(viewer)), CHANGES)
+    found["drawn by"] = renderer()
     viewer.close()
     found["peak memory, MiB"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     return found
+
+
+def renderer() -> str:
+    """What draws the canvas: llvmpipe is Mesa's software renderer."""
+    from vispy.gloo import gl
+
+    return str(gl.glGetParameter(gl.GL_RENDERER))
 
 
 def count_again(folder: Path) -> float:
@@ -138,9 +147,11 @@ def main() -> None:
     parser.add_argument("--detections", type=int, default=1_000_000)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
+    load = round(os.getloadavg()[0], 1)
     with tempfile.TemporaryDirectory(prefix="wsikit-viewer-") as name:
         folder = prepare(Path(name), 100_000)
-        found = {"gigapixels": round(PIECES[0] * PIECES[1] * PIECE_PX**2 / 1e9, 2), "load before": round(os.getloadavg()[0], 1)}
+        found: dict[str, Any] = {"gigapixels": round(PIECES[0] * PIECES[1] * PIECE_PX**2 / 1e9, 2), "load before": load}
+        found |= {"wsikit": __version__, "cores": os.cpu_count()}
         found["a change counted again at 100,000, ms"] = count_again(folder)
         store = folder / "slides/lms.zarr"
         store.with_suffix(".review.jsonl").unlink()

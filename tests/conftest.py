@@ -1,8 +1,12 @@
-"""Shared slides: phantoms made once per session, and the public sample slide where it can be reached."""
+"""Shared slides: phantoms made once per session, and the public sample slide where it can be reached; a screen for napari."""
 
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,6 +57,26 @@ def data() -> Path:
     if not folder:
         pytest.skip("WSIKIT_DATA names no folder with more real slides")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def screen() -> Iterator[str]:
+    """A display; skips where there is neither one nor Xvfb to make one."""
+    if sys.platform != "linux" or os.environ.get("DISPLAY"):
+        yield os.environ.get("DISPLAY", "")
+        return
+    xvfb = shutil.which("Xvfb")
+    if xvfb is None:
+        pytest.skip("no screen, and no Xvfb to make a virtual one")
+    read, write = os.pipe()
+    server = subprocess.Popen([xvfb, "-displayfd", str(write), "-screen", "0", "1920x1200x24", "-nolisten", "tcp"], pass_fds=[write])
+    os.close(write)
+    display = ":" + os.read(read, 16).decode().strip()
+    os.environ["DISPLAY"] = display
+    yield display
+    del os.environ["DISPLAY"]
+    server.terminate()
+    server.wait()
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:

@@ -56,7 +56,7 @@ def test_each_level_lies_where_level_0_does(uneven: Slide) -> None:
     middle = to_world(np.array([[(BOX[0] + BOX[2]) / 2, (BOX[1] + BOX[3]) / 2]]), MPP)[0]
     used = set()
     for zoom in (4.0, 1.0, 0.4, 0.06):  # screen px per µm
-        viewer.camera.center, viewer.camera.zoom = tuple(middle), zoom
+        viewer.scene.camera.center, viewer.scene.camera.zoom = tuple(middle), zoom
         settled(viewer)
         used.add(layer.data_level)
         picture = viewer.screenshot(canvas_only=True, flash=False)[..., :3].astype(int)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import csv
 import shutil
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +22,7 @@ from wsikit.slide import Slide
 from wsikit.view.app import PANELS, open_viewer, session_of
 from wsikit.view.layers import to_world
 from wsikit.view.review import BRUSH_LAYER, KEYS
-from wsikit.view.tools import MEASURE, magnification, write_picture
+from wsikit.view.tools import MEASURE, magnification, settled, write_picture
 
 pytestmark = pytest.mark.usefixtures("screen")
 
@@ -83,9 +86,9 @@ def test_the_call_panel_tells_answers_doubt_and_facts(viewer: Any) -> None:
     for part in ("sts-subtype: LMS", "Doubt 0.01", "95 %", "tiff resolution", "Not a medical device", "high risk"):
         assert part in text
     button = call.findChildren(QToolButton)[0]
-    before = tuple(viewer.camera.center)
+    before = tuple(viewer.scene.camera.center)
     button.click()
-    assert tuple(viewer.camera.center) != before
+    assert tuple(viewer.scene.camera.center) != before
 
 
 def test_a_scripted_review_ends_in_the_right_count(viewer: Any, folder: Path) -> None:
@@ -126,32 +129,62 @@ def test_a_scripted_review_ends_in_the_right_count(viewer: Any, folder: Path) ->
     assert {"disc", "cross" if "cross" in symbols else "x", "diamond"} <= symbols
 
 
+def stroke(viewer: Any, layer: Any, at: tuple[int, int], drag_px: int = 30) -> np.ndarray:
+    """The brush pressed on a pixel of the raster (row, column), drawn along and let go; what it covers, bool (H, W)."""
+    from qtpy.QtCore import QPoint, Qt
+    from qtpy.QtTest import QTest
+
+    canvas = viewer.window._qt_viewer.canvas.native
+    viewer.scene.camera.center, viewer.scene.camera.zoom = tuple(layer.data_to_world(at)), 1.0
+    settled(viewer)
+    middle, covered = QPoint(canvas.width() // 2, canvas.height() // 2), layer.data.copy()
+
+    def watch(_: Any) -> None:
+        covered[layer.data == layer.selected_label] = layer.selected_label
+
+    layer.events.paint.connect(watch)
+    QTest.mousePress(canvas, Qt.MouseButton.LeftButton, pos=middle)
+    if drag_px:
+        QTest.mouseMove(canvas, middle + QPoint(drag_px, 0))
+        QTest.qWait(50)
+    QTest.mouseRelease(canvas, Qt.MouseButton.LeftButton, pos=middle + QPoint(drag_px, 0))
+    QTest.qWait(50)
+    layer.events.paint.disconnect(watch)
+    return np.asarray(covered == layer.selected_label)
+
+
 def test_the_brush_excludes_what_it_paints(viewer: Any, folder: Path) -> None:
     review, session = panel(viewer, "Review"), session_of(viewer)
     before = session.review.tissue_mm2
     review.brushes["exclude"].click()
     layer = viewer.layers[BRUSH_LAYER]
     assert (layer.mode, layer.selected_label) == ("paint", 1)
-    was = layer.data.copy()
-    layer.paint((60, 60), 1)
-    painted = (layer.data == 1) & (session.review.store.tissue() == 1)
+    painted = stroke(viewer, layer, (60, 60)) & (session.review.store.tissue() == 1)
     assert painted.sum() > 50
-    review.stroke(was, layer)
     assert (session.review.gone == painted).all(), "to the pixel"
     assert session.review.tissue_mm2 == pytest.approx(before - painted.sum() * 64e-6)
     press(viewer, "undo")
     assert session.review.tissue_mm2 == before
     assert not layer.data.any()
+    n = len(session.review.entries)
+    stroke(viewer, layer, (60, 60), drag_px=0)
+    assert len(session.review.entries) == n + 1, "a click is a stroke"
+    press(viewer, "undo")
     review.brush("")
 
 
 def test_the_call_is_overruled_and_all_is_in_the_tables(viewer: Any, folder: Path) -> None:
+    from qtpy.QtCore import Qt
+    from qtpy.QtTest import QTest
+
     review, session = panel(viewer, "Review"), session_of(viewer)
     review.calls.setCurrentText("sts-subtype")
     assert review.call.currentText() == "LMS"
-    review.call.setCurrentText("MFS")
-    review.comment.setText("myxoid")
-    review.verdict.click()
+    review.call.lineEdit().selectAll()
+    QTest.keyClicks(review.call.lineEdit(), "MFS")
+    QTest.keyClicks(review.comment, "myxoid")
+    QTest.mouseClick(review.verdict, Qt.MouseButton.LeftButton)
+    assert [(e.by, e.comment) for e in session.review.standing[-1:]] == [("AB", "myxoid")]
     session.commit()
     with (folder / "slides.csv").open() as f:
         row = next(r for r in csv.DictReader(f) if r["slide_id"] == "lms")
@@ -160,8 +193,40 @@ def test_the_call_is_overruled_and_all_is_in_the_tables(viewer: Any, folder: Pat
     assert list(verify_run(folder)) == []
 
 
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from qtpy.QtCore import Qt
+from qtpy.QtTest import QTest
+from wsikit.view.app import open_viewer
+viewer = open_viewer([Path(sys.argv[1])])
+window, panel = viewer.window._qt_window, viewer.window.dock_widgets["Review"]
+window.activateWindow()
+assert QTest.qWaitForWindowActive(window, 10_000)
+QTest.keyClicks(panel.initials, "CD")
+window.setFocus()
+for key in "NYXX":
+    QTest.keyClick(window, getattr(Qt.Key, f"Key_{key}"))
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.slow
+def test_a_window_that_is_killed_has_kept_every_key(scored: Run, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(scored.folder, tmp_path / "run"))
+    before = open_review(folder, "lms")
+    found = before.objects("mitosis")
+    first, *others = found.by_model[found.queue(0.5)[:3]]
+    done = subprocess.run([sys.executable, "-c", KILLED, str(folder)], capture_output=True, text=True, timeout=120)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    after = open_review(folder, "lms")
+    assert [e.by for e in after.standing] == ["CD"] * 3
+    assert after.answer("mitosis")["count"] == before.answer("mitosis")["count"] + (not first) - sum(others)
+    assert list(verify_run(folder)) == []
+
+
 def test_magnification_measures_and_pictures(viewer: Any, tmp_path: Path) -> None:
-    viewer.camera.zoom = 4.0
+    viewer.scene.camera.zoom = 4.0
     assert magnification(viewer) == "0.25 µm per screen px, as a 40× objective scans"
     navigator = panel(viewer, "Navigator")
     navigator.measure("add_polygon")
@@ -189,10 +254,10 @@ def test_a_million_points_are_shown_as_density_and_near_as_points(viewer: Any) -
     many.refresh()
     assert many.density.visible
     assert len(many.points.data) == 0
-    viewer.camera.center, viewer.camera.zoom = (300.0, 400.0), 30.0
+    viewer.scene.camera.center, viewer.scene.camera.zoom = (300.0, 400.0), 30.0
     seconds = []
     for shift in range(5):
-        viewer.camera.center = (300.0 + shift, 400.0)
+        viewer.scene.camera.center = (300.0 + shift, 400.0)
         start = time.perf_counter()
         many.refresh()
         seconds.append(time.perf_counter() - start)
@@ -206,7 +271,7 @@ def test_a_million_points_are_shown_as_density_and_near_as_points(viewer: Any) -
 
     for zoom in (30.0, 60.0, 120.0, 30.0):  # fewer and fewer points, with what was drawn before still on the canvas
         settled(viewer)
-        viewer.camera.zoom = zoom
+        viewer.scene.camera.zoom = zoom
         many.refresh()
     many.close()
     viewer.layers.remove(many.points)

@@ -31,7 +31,7 @@ def look(viewer: Any, at_um: np.ndarray, zoom: float, shown: list[str]) -> np.nd
     for layer in viewer.layers:
         layer.visible = layer.name in shown
     viewer.canvas.overlays.text.visible = viewer.canvas.overlays.scale_bar.visible = False
-    viewer.camera.center, viewer.camera.zoom = tuple(at_um), zoom
+    viewer.scene.camera.center, viewer.scene.camera.zoom = tuple(at_um), zoom
     settled(viewer)
     return np.asarray(viewer.screenshot(canvas_only=True, flash=False))[..., :3]
 

@@ -13,6 +13,7 @@ import napari
 
 from wsikit.view.call import Call
 from wsikit.view.cases import Cases
+from wsikit.view.drop import Drops
 from wsikit.view.review import ReviewPanel
 from wsikit.view.score import Run
 from wsikit.view.session import Session, find_targets, session_of
@@ -45,12 +46,14 @@ def open_viewer(paths: Sequence[Path], *, show: bool = True, panels: bool = True
 
 
 def dress(viewer: Any) -> None:
-    """A light canvas with scale bar and text."""
+    """A light canvas with scale bar and text, that takes what is dropped on it."""
     overlays = viewer.canvas.overlays
     overlays.text.visible = overlays.scale_bar.visible = True
     overlays.text.position, overlays.text.color, overlays.text.font_size = "top_left", "black", 9
     overlays.scale_bar.color = "black"
     viewer.theme = "light"
+    session = session_of(viewer)
+    session.drops = session.drops or Drops(session)
 
 
 def add_panels(viewer: Any) -> dict[str, Any]:

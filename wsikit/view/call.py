@@ -18,6 +18,7 @@ from wsikit.errors import WsikitError
 from wsikit.overlay.picture import window
 from wsikit.report import answer as in_words
 from wsikit.report import reviewed
+from wsikit.report.pictures import risk_curve
 from wsikit.store import SlideStore
 from wsikit.view.session import Session, session_of
 
@@ -133,23 +134,6 @@ def facts_html(result: Mapping[str, Any]) -> str:
         **({"warning": "; ".join(s["warnings"])} if s["warnings"] else {}),
     }
     return "<h3>Slide</h3><table>" + "".join(f"<tr><td>{k}&nbsp;</td><td>{escape(str(v))}</td></tr>" for k, v in rows.items()) + "</table>"
-
-
-def risk_curve(r: Mapping[str, Any]) -> bytes:
-    """Survival at the model's horizons, with intervals where it has them, as a PNG."""
-    from matplotlib.figure import Figure
-
-    months = [float(t.split()[0]) for t in r["survival"]]
-    values, between = list(r["survival"].values()), list(r.get("survival_interval", {}).values())
-    figure = Figure(figsize=(3.2, 1.9), dpi=100, layout="constrained")
-    ax = figure.add_subplot()
-    ax.plot([0, *months], [1, *values], "o-", color="#0072b2")
-    if between:
-        ax.fill_between([0, *months], [1, *(low for low, _ in between)], [1, *(high for _, high in between)], color="#0072b2", alpha=0.2, lw=0)
-    ax.set(ylim=(0, 1.02), xlim=(0, None), xlabel="months", ylabel="without event")
-    buffer = BytesIO()
-    figure.savefig(buffer, format="png")
-    return buffer.getvalue()
 
 
 def _text(html: str) -> QLabel:

@@ -39,13 +39,13 @@ class DetectionLayers:
         self.points = viewer.add_points(start, name=name, face_color="transparent", border_color="white", symbol="disc", features={"score": []}, **ring)
         self._timer = QTimer(interval=SETTLED_MS, singleShot=True)
         self._timer.timeout.connect(self.refresh)
-        viewer.camera.events.connect(self._moved)
+        viewer.scene.camera.events.connect(self._moved)
         self.refresh()
 
     def close(self) -> None:
         """Stop following the camera."""
         self._timer.stop()
-        self.viewer.camera.events.disconnect(self._moved)
+        self.viewer.scene.camera.events.disconnect(self._moved)
 
     def _moved(self, _: Any = None) -> None:
         if not self._timer.isActive():
@@ -122,6 +122,6 @@ class DetectionLayers:
 
 def view_box(viewer: Any) -> tuple[np.ndarray, np.ndarray]:
     """The part of the world on the canvas: its upper-left and lower-right corners, µm (y, x)."""
-    size = np.array(viewer.canvas.size) / viewer.camera.zoom
-    centre = np.array(viewer.camera.center)[-2:]
+    size = np.array(viewer.canvas.size) / viewer.scene.camera.zoom
+    centre = np.array(viewer.scene.camera.center)[-2:]
     return centre - size / 2, centre + size / 2

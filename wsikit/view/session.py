@@ -50,6 +50,7 @@ class Session(QObject):
         self._planned: list[Planned] = []
         self._ranks: dict[Any, int] = {}
         self._said = False
+        self.drops: QObject | None = None  # what takes what is dropped on the window
         self._timer = QTimer(interval=0, singleShot=True)
         self._timer.timeout.connect(self._add_next)
         viewer.window._qt_window.installEventFilter(self)
@@ -264,8 +265,8 @@ class Session(QObject):
         """Centre the view on a place in level-0 px."""
         mpp = self.store.mpp if self.store else (self.slide.mpp or (1.0, 1.0)) if self.slide else (1.0, 1.0)
         centre = to_world(np.array([position]), mpp)[0]
-        self.viewer.camera.center = tuple(float(v) for v in centre)
-        self.viewer.camera.zoom = min(self.viewer.canvas.size) / across_um
+        self.viewer.scene.camera.center = tuple(float(v) for v in centre)
+        self.viewer.scene.camera.zoom = min(self.viewer.canvas.size) / across_um
 
 
 def find_targets(paths: Sequence[Path]) -> list[Target]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from qtpy.QtCore import QRectF, Qt, QTimer
@@ -77,7 +78,7 @@ class Thumbnail(QLabel):
         if picture is not None and not picture.isNull():
             at = event.position()
             um = (at.y() / picture.height() * self.extent_um[1], at.x() / picture.width() * self.extent_um[0])
-            self.session.viewer.camera.center = um
+            self.session.viewer.scene.camera.center = um
 
 
 class Navigator(QWidget):
@@ -102,7 +103,7 @@ class Navigator(QWidget):
         layout.addStretch()
         self._timer = QTimer(interval=50, singleShot=True)
         self._timer.timeout.connect(self._follow)
-        self.viewer.camera.events.connect(lambda _: self._timer.isActive() or self._timer.start())
+        self.viewer.scene.camera.events.connect(lambda _: self._timer.isActive() or self._timer.start())
         self.session.opened.connect(self._opened)
         self._opened()
 
@@ -119,7 +120,7 @@ class Navigator(QWidget):
         layer = next((v for v in self.viewer.layers if v.name == MEASURE), None)
         if layer is None:
             text = {"string": "{text}", "color": "black", "size": 12, "anchor": "upper_left"}
-            colours = {"edge_color": "#0072b2", "face_color": "transparent", "edge_width": 3.0 / self.viewer.camera.zoom}
+            colours = {"edge_color": "#0072b2", "face_color": "transparent", "edge_width": 3.0 / self.viewer.scene.camera.zoom}
             layer = self.viewer.add_shapes([], ndim=2, name=MEASURE, features={"text": np.empty(0, str)}, text=text, units=UNITS, **colours)
             layer.events.data.connect(lambda _: label_measures(layer))
         layer.mode = mode
@@ -138,7 +139,7 @@ class Navigator(QWidget):
 
 def magnification(viewer: Any) -> str:
     """What the screen shows now, as µm per screen px and as the objective that gives it."""
-    um = 1 / viewer.camera.zoom
+    um = 1 / viewer.scene.camera.zoom
     return f"{um:.3g} µm per screen px, as a {objective(um):.3g}× objective scans"
 
 
@@ -184,15 +185,28 @@ def write_picture(session: Session, path: Path) -> None:
     viewer = session.viewer
     settled(viewer)
     canvas = Image.fromarray(viewer.screenshot(canvas_only=True, flash=False)[..., :3])
-    font = ImageFont.load_default(15)
+    font = ImageFont.truetype(f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf", 14)  # Pillow's own has no µ
     names = [v.name for v in viewer.layers if v.visible]
     what = session.store.slide_id if session.store else session.slide.path.name if session.slide else ""
     lines = [f"{what}: {', '.join(names)}", f"{magnification(viewer)}. Research use only; not for diagnosis."]
     if session.detections:
         lines.insert(1, "rings: nobody has looked; filled: confirmed; crosses: rejected; diamonds: added; the bluer, the higher the score")
+    lines = [part for line in lines for part in wrapped(line, font, canvas.width - 16)]
     sheet = Image.new("RGB", (canvas.width, canvas.height + 22 * len(lines) + 8), "white")
     sheet.paste(canvas, (0, 0))
     for i, line in enumerate(lines):
         ImageDraw.Draw(sheet).text((8, canvas.height + 4 + 22 * i), line, (30, 30, 30), font)
     with atomic_path(path) as file:
         sheet.save(file, "PNG")
+
+
+def wrapped(text: str, font: Any, width_px: float) -> list[str]:
+    """Text in lines that are no wider than that, as long as its words are not."""
+    lines: list[str] = []
+    for word in text.split():
+        longer = f"{lines[-1]} {word}" if lines else word
+        if lines and font.getlength(longer) <= width_px:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return lines
