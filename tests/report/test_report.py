@@ -106,7 +106,8 @@ def test_a_real_run_is_reported_with_its_numbers_and_its_picture(scored: Run, tm
     assert set(found) == {"index.html", "lms.html"}
     result = scored.results["lms"]
     page = found["lms.html"]
-    (source,) = [v for k, v in page.attributes if k == "src"]
+    curve, source = [v for k, v in page.attributes if k == "src"]
+    assert Image.open(BytesIO(base64.b64decode(curve.removeprefix("data:image/png;base64,")))).size == (320, 190)
     assert base64.b64decode(source.removeprefix("data:image/png;base64,")) == (scored.folder / "slides/lms.png").read_bytes()
     for text in (result["slide"]["digest"], f"{result['tissue_mm2']:.2f} mm²", "2560 × 2048 px", "0.5 × 0.5 µm/px, from tiff resolution"):
         assert text in page.text

@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from wsikit import RESEARCH_USE_ONLY
 from wsikit.errors import StoreError, StoreMismatchError
-from wsikit.report.pictures import hotspot_picture, top_tiles
+from wsikit.report.pictures import curve_picture, hotspot_picture, top_tiles
 from wsikit.report.summary import distribution, throughput
 from wsikit.store import open_store
 from wsikit.store.durable import write_atomic
@@ -40,7 +40,8 @@ def write_reports(folder: Path) -> Path:
     for result in results:
         picture = folder / "slides" / f"{result['slide_id']}.png"
         image = base64.b64encode(picture.read_bytes()).decode() if picture.exists() else ""
-        html = pages.get_template("slide.html").render(r=result, image=image, **_pictures(folder, result))
+        curves = {name: curve for name, r in result["pipelines"].items() if (curve := curve_picture(name, r)) is not None}
+        html = pages.get_template("slide.html").render(r=result, image=image, curves=curves, **_pictures(folder, result))
         write_atomic(out / f"{result['slide_id']}.html", html.encode())
     index = out / "index.html"
     answers = {name: distribution(name, results) for name in run["job"]["models"]}

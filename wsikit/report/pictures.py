@@ -1,4 +1,4 @@
-"""Pictures of a slide's page, from the pixels that its store keeps: the hotspot with what was counted there, and the tiles that speak most for a call."""
+"""Pictures of a slide's page: the hotspot with what was counted there, the tiles that speak most for a call, and the curve of a risk."""
 
 from __future__ import annotations
 
@@ -84,6 +84,33 @@ def top_tiles(store: SlideStore, name: str, result: Mapping[str, Any]) -> list[P
             alt = f"Tile at x {x:.0f}, y {y:.0f}: {told['class']} {p:.2f}"
             found.append(Picture(_jpeg(image), alt, f"{side}: {p:.2f} at {x:.0f}, {y:.0f}", image.width))
     return found
+
+
+def risk_curve(r: Mapping[str, Any]) -> bytes:
+    """Survival at a model's horizons, with its 95 % interval where it has one, as a PNG."""
+    from matplotlib.figure import Figure
+
+    months = [float(t.split()[0]) for t in r["survival"]]
+    values, between = list(r["survival"].values()), list(r.get("survival_interval", {}).values())
+    figure = Figure(figsize=(3.2, 1.9), dpi=100, layout="constrained")
+    ax = figure.add_subplot()
+    ax.plot([0, *months], [1, *values], "o-", color="#0072b2")
+    if between:
+        ax.fill_between([0, *months], [1, *(low for low, _ in between)], [1, *(high for _, high in between)], color="#0072b2", alpha=0.2, lw=0)
+    ax.set(ylim=(0, 1.02), xlim=(0, None), xlabel="months", ylabel="without event")
+    buffer = BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def curve_picture(name: str, r: Mapping[str, Any]) -> Picture | None:
+    """The same for a page; None where there is no survival to show."""
+    if r["status"] != "ok" or not r.get("survival"):
+        return None
+    told = ", ".join(f"{p:.2f} at {t}" for t, p in r["survival"].items())
+    band = "; the band is the 95 % interval of the model's coefficients" if r.get("survival_interval") else ""
+    source = "data:image/png;base64," + base64.b64encode(risk_curve(r)).decode()
+    return Picture(source, f"Without {r['endpoint']} ({name}): {told}", f"Without {r['endpoint']}, at the model's horizons{band}", 320)
 
 
 def _jpeg(image: Image.Image) -> str:
