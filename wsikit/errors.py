@@ -16,6 +16,7 @@
     ├── ModelError (ValueError)
     │   ├── UnknownModelError (KeyError)     lists what there is
     │   ├── CardError                        a model card that does not parse
+    │   ├── LicenceError                     terms that nobody has accepted here
     │   └── WeightsMismatchError             weights that are not the card's
     ├── LabelsError (ValueError)             a labels or cases CSV that cannot be used
     ├── StoreError (OSError)
@@ -92,6 +93,10 @@ class UnknownModelError(ModelError, KeyError):
 
 class CardError(ModelError):
     """A model card that is missing or says something impossible."""
+
+
+class LicenceError(ModelError):
+    """Weights whose licence is to be read and accepted first."""
 
 
 class WeightsMismatchError(ModelError):

@@ -140,3 +140,24 @@ def test_what_a_file_of_weights_does_not_say_is_told_with_options(cli: Any, home
     (tmp_path / "w.pth").write_bytes(b"a pickle")
     assert "weights_only=True" in cli("models", "add", tmp_path / "w.pth", *told).error
     assert "card says everything" in cli("models", "add", find_model("mitosis"), "--name", "x").error
+
+
+def test_a_licence_is_shown_and_kept_once_somebody_says_yes(cli: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+
+    def given() -> dict[str, str]:
+        return {r["name"]: r["accepted"] for r in cli("models", "accept", "--json").json}
+
+    assert set(given().values()) == {"no"}
+    shown = cli("models", "accept", "uni")
+    assert shown.code != 0, "nobody said yes"
+    assert "CC-BY-NC-ND-4.0" in shown.out
+    assert "non-commercial use only" in shown.out
+    assert given()["uni"] == "no"
+    assert cli("models", "accept", "hf:MahmoodLab/UNI", "--yes").code == 0
+    assert [name for name, when in given().items() if when != "no"] == ["uni"]
+    assert "give hf:owner/name, or one of uni, " in cli("models", "accept", "nothing").error
+    assert "nothing of it is cached" in cli("models", "add", "hf:bioptimus/H-optimus-0", "--accept-licence").err
+    assert given()["h-optimus-0"] != "no"

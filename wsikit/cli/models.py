@@ -20,6 +20,7 @@ def register(app: typer.Typer) -> None:
     sub.command("show")(_show)
     sub.command("add")(_add)
     sub.command("verify")(_verify)
+    sub.command("accept")(_accept)
     sub.command("export")(_export)
     app.add_typer(sub, name="models")
 
@@ -80,6 +81,7 @@ def _add(
     nms: Annotated[float | None, typer.Option("--nms", help="IoU at which a detector's boxes of one tile are one. [default: 0.45]")] = None,
     licence: Annotated[str, typer.Option("--licence", help="Under which licence the weights are.")] = "",
     name: Annotated[str, typer.Option("--name", help="What to call it here.")] = "",
+    accept_licence: Annotated[bool, typer.Option("--accept-licence", help="Accept the terms of a gated hf: model, as wsikit models accept does.")] = False,
 ) -> None:
     """Put a model where wsikit finds it by name, after checking it; options tell what a file of weights does not say.
 
@@ -95,6 +97,8 @@ def _add(
     from wsikit.models.exchange.state import parse_architecture
     from wsikit.store.durable import write_atomic
 
+    if accept_licence:
+        _accept(model, yes=True)
     scalings = {"imagenet": {}, "none": {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}}
     if scaling and scaling not in scalings:
         raise UsageError(f"--scaling {scaling}: there are {', '.join(scalings)}")
@@ -112,6 +116,48 @@ def _add(
         write_atomic(target / file, (folder / file).read_bytes())
     typer.echo(f"{card.name} is now the model of pipeline {card.pipeline}: {target}")
     typer.echo(f"licence: {card.licence}; {card.trained_on.domain}: {card.trained_on.description}")
+
+
+def _accept(
+    name: Annotated[str, typer.Argument(help="An encoder that is known by name, or hf:owner/name. [default: list them]", show_default=False)] = "",
+    yes: Annotated[bool, typer.Option("--yes", help="I have read the licence, and accept it.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show the licence of weights in a gated repository, and keep that you accept it; without a name, say which were accepted.
+
+    \b
+    Example: wsikit models accept uni
+    Example: wsikit models accept hf:owner/name --yes
+    """
+    from wsikit.errors import UsageError
+    from wsikit.models.exchange.licences import ENCODERS, accept, accepted, repository, terms_of
+
+    if not name:
+        given = accepted()
+        others = {k: {"repo": v["repo"]} for k, v in given.items() if k not in {e.repo.lower() for e in ENCODERS.values()}}
+        rows = [(short, e.repo, e.licence, given.get(e.repo.lower(), {}).get("accepted", "no")) for short, e in ENCODERS.items()]
+        rows += [("", v["repo"], given[k]["licence"], given[k]["accepted"]) for k, v in others.items()]
+        columns = ("name", "repository", "licence", "accepted")
+        show_json([dict(zip(columns, r, strict=True)) for r in rows]) if as_json else show_table(columns, rows)
+        return None
+    if "/" not in (repo := repository(name)):
+        raise UsageError(f"{name}: give hf:owner/name, or one of {', '.join(ENCODERS)}")
+    terms = terms_of(repo)
+    facts = {"repository": f"hf:{repo}", "licence": terms.licence, "use": terms.use, "to be read at": terms.page} | (
+        {"asked": terms.prompt} if terms.prompt else {}
+    )
+    if as_json and not yes:
+        return show_json(facts)
+    if not as_json:
+        show_facts(facts)
+    if not terms.gated:
+        typer.echo("needs no acceptance here")
+        return None
+    if not (yes or typer.confirm("Have you read it, and do you accept it?", err=True)):
+        raise UsageError(f"hf:{repo}: not accepted, so it is not used here")
+    where = accept(terms)
+    show_json(facts | accepted()[repo.lower()]) if as_json else typer.echo(f"accepted, kept in {where}; access itself is given on its page (then set HF_TOKEN)")
+    return None
 
 
 def _export(

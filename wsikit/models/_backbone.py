@@ -17,6 +17,8 @@ from wsikit.errors import CardError
 from wsikit.models._card import Card
 from wsikit.models._network import Classifier, load_weights
 
+MLP_LAYERS = ("Mlp", "GluMlp", "SwiGLU", "SwiGLUPacked")
+
 
 class ConcatPool(nn.Module):
     """Maximum and mean over the picture, side by side: fastai's AdaptiveConcatPool2d, without its keys."""
@@ -49,13 +51,18 @@ def _torchvision(model: str, classes: int, **arguments: Any) -> nn.Module:
     return net
 
 
-def _timm(model: str, classes: int, **arguments: Any) -> nn.Module:
+def _timm(model: str, classes: int, weights_of: str = "", **arguments: Any) -> nn.Module:
+    """``weights_of`` is of the card's readers: whose encoder it started as. Layers that a network is made with are named as in `timm.layers`."""
     import timm
 
     if not timm.is_model(model):  # also an address, which would be fetched
         raise CardError(f"timm has no model '{model}'")
     if files := [k for k in arguments if k.startswith(("pretrained", "checkpoint", "cache"))]:  # timm would open what these name
         raise CardError(f"argument '{files[0]}' is not of the network; weights are those of the folder")
+    if isinstance(layer := arguments.get("mlp_layer"), str):
+        if layer not in MLP_LAYERS:
+            raise CardError(f"mlp_layer '{layer}': there are {', '.join(MLP_LAYERS)}")
+        arguments["mlp_layer"] = getattr(timm.layers, layer)
     return timm.create_model(model, pretrained=False, num_classes=classes, **arguments)
 
 

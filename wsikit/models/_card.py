@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,6 +14,9 @@ from wsikit.errors import CardError, WeightsMismatchError
 
 CARD_FILE = "card.json"
 SIGNATURE = "signature"
+
+
+_NON_COMMERCIAL = re.compile(r"(?<![a-z])nc(?![a-z])|non[- ]?commerc|academic|research[- ]only", re.IGNORECASE)
 
 
 class _Part(BaseModel):
@@ -241,6 +245,11 @@ class Card(_Part):
         outliers = self.calibration.outliers if self.calibration else None
         return [self.weights.file, *([outliers.file] if outliers else [])]
 
+    @property
+    def terms(self) -> dict[str, str]:
+        """What goes with every answer of this model: ``terms``, where its licence forbids commercial use."""
+        return {"terms": f"non-commercial use only ({self.licence})"} if is_non_commercial(self.licence) else {}
+
     @model_validator(mode="after")
     def _consistent(self) -> Card:
         if self.overlap_px >= self.tile_px:
@@ -262,6 +271,15 @@ class Card(_Part):
         """SHA-256 of the card, and so of the weights it names: what makes two models the same."""
         said = self.model_dump(mode="json", exclude={name for name in _LATER if getattr(self, name) == Card.model_fields[name].default})
         return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+
+
+def is_non_commercial(licence: str) -> bool:
+    """Whether a licence, by its name, forbids commercial use.
+
+    >>> [is_non_commercial(x) for x in ("CC-BY-NC-ND-4.0", "cc-by-nc-4.0", "Owkin non-commercial licence", "Apache-2.0", "not stated")]
+    [True, True, True, False, False]
+    """
+    return _NON_COMMERCIAL.search(licence) is not None
 
 
 def read_card(folder: Path) -> Card:

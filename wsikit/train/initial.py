@@ -16,6 +16,7 @@ from torchvision.models import get_model_weights
 from wsikit.errors import UnknownModelError, WeightsMismatchError
 from wsikit.models import find_model, read_card
 from wsikit.models._card import check_weights
+from wsikit.models.exchange.encoders import encoder_weights
 
 _SECONDS = 30
 _ENOUGH = 0.9  # of the tensors of the body must be found in a file, else it is of another network
@@ -34,7 +35,8 @@ def initialise(net: nn.Module, head: list[nn.Parameter], architecture: dict[str,
     Parameters
     ----------
     head : parameters that always stay random, since their classes are others
-    initial : ``imagenet``, ``none``, a file (safetensors, or a state dict of ``torch.save``), a model's folder or the name of one at hand
+    initial : ``imagenet``, ``none``, ``hf:owner/name`` of an encoder, a file (safetensors, or a state dict of ``torch.save``), a model's folder or the
+        name of one at hand
 
     Raises
     ------
@@ -42,6 +44,8 @@ def initialise(net: nn.Module, head: list[nn.Parameter], architecture: dict[str,
         A file or model does not fit the network.
     UnknownModelError
         There is no such file or model.
+    LicenceError
+        An encoder's terms were not accepted here.
     """
     if initial == "none":
         return "random"
@@ -50,6 +54,8 @@ def initialise(net: nn.Module, head: list[nn.Parameter], architecture: dict[str,
         if isinstance(offered, str):
             log(f"WARNING: training starts from random weights: {offered}. Expect to need many more slides; give --init FILE to start from weights you have")
             return f"random ({offered})"
+    elif initial.startswith("hf:"):
+        offered = _Offered(*encoder_weights(initial))
     else:
         offered = _given(initial)
     last = {id(p) for p in head}

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from wsikit.errors import UsageError
+from wsikit.models.exchange.encoders import encoder_values, is_encoder
 from wsikit.train.recipe import Augment, Loss, Optimiser, Recipe, Stage, changed, read_recipe
 
 _FOERSCH = "published code of Foersch et al. 2021 (AGFoersch/DeepLearningSarcoma)"
@@ -136,12 +137,15 @@ OF_TASK = {"sts-subtype": "foersch", "rms-subtype": "zhang", "subtype": "plain",
 def choose_recipe(task: str, preset: str = "", file: Path | None = None, values: dict[str, Any] | None = None, epochs: int | None = None) -> Recipe:
     """The recipe of a task: its own preset, another, or a file's; then single values, and another number of epochs.
 
-    ``values`` may have an ``architecture`` as ``densenet121`` or ``timm:convnext_tiny``; the second output's loss is then left to networks that have one.
+    ``values`` may have an ``architecture`` as ``densenet121``, ``timm:convnext_tiny``, or an encoder of a hub (``uni``, ``hf:owner/name``), which then starts
+    as it lies there; the second output's loss is then left to networks that have one.
 
     Raises
     ------
     UsageError
         There is no such preset, or a value is impossible.
+    LicenceError, UnknownModelError
+        An encoder's terms were not accepted here, or it is not to be had.
     """
     if preset and file:
         raise UsageError('give --preset or --recipe and not both; a recipe file names its preset as: preset = "foersch"')
@@ -155,6 +159,8 @@ def choose_recipe(task: str, preset: str = "", file: Path | None = None, values:
         library, _, model = name.partition(":")
         key = "encoder" if library == "unet" else "model"
         values["architecture"] = {"name": library} | ({key: model} if model else {})
+        if is_encoder(name):
+            values = encoder_values(name) | {k: v for k, v in values.items() if k != "architecture"}
         values |= {} if name == "inception_v3" else {"loss": {"auxiliary": 0.0}}
     recipe = changed(recipe, values, "command line") if values else recipe
     return recipe.shortened(epochs) if epochs else recipe

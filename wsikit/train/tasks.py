@@ -13,6 +13,7 @@ import numpy as np
 from wsikit.errors import LabelsError
 from wsikit.models import family
 from wsikit.models._card import Card
+from wsikit.models.exchange.encoders import encoder_card
 from wsikit.resolution import parse_number
 from wsikit.train.classify import Options, train_classifier
 from wsikit.train.detect import Points, train_detector
@@ -54,6 +55,7 @@ def subtype(
     classes = classes or sorted({i.label for i in items})
     fields = _common(out, pipeline, "classify", classes, recipe.mpp, [i for i in items if i.split != "test"])
     fields |= {"architecture": recipe.architecture, "tile_px": recipe.tile_px, "batch": recipe.batch, "stain": recipe.stain}
+    fields |= encoder_card(recipe.architecture)
     if recipe.architecture.get("name") == "mil":
         return train_mil(items, out, fields | {"batch": 16}, recipe, options, group)
     return train_classifier(items, out, fields, recipe, options, group)

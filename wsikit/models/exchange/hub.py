@@ -9,6 +9,7 @@ from typing import Any
 from wsikit.errors import ModelError, UnknownModelError, UsageError
 from wsikit.models._card import CARD_FILE, read_card
 from wsikit.models.exchange import SAFELY
+from wsikit.models.exchange.licences import readable, repository, require_accepted
 from wsikit.models.exchange.state import NOT_STATED, card_fields, write_fitted
 
 STATE = "model.safetensors"
@@ -21,10 +22,14 @@ def hub_folder(name: str, told: dict[str, Any]) -> Path:
     ------
     UnknownModelError
         There is no such repository, nothing of it is cached while offline, or it is gated.
+    LicenceError
+        Its terms were not accepted here.
     UsageError
-        It holds only a pickle, or does not say something that must then be told.
+        It holds only a pickle, is an encoder without classes, or does not say something that must then be told.
     """
-    repo, _, revision = name.partition("@")
+    repo, revision = repository(name), name.partition("@")[2]
+    readable(repo)
+    require_accepted(repo, revision)
     if (card_file := download(repo, CARD_FILE, revision)) is not None:
         commit = card_file.parent.name  # of the same commit, also when the branch has moved meanwhile
         if told:
@@ -36,7 +41,10 @@ def hub_folder(name: str, told: dict[str, Any]) -> Path:
     if weights is None:
         raise UsageError(f"hf:{repo}: has neither {CARD_FILE} nor {STATE}; if it has a pytorch_model.bin, that {SAFELY}")
     commit = weights.parent.name
-    known = {"name": repo, "source": f"hf:{repo}@{commit}", "licence": licence_of(repo, commit)} | _timm_config(download(repo, "config.json", commit))
+    config = timm_config(download(repo, "config.json", commit))
+    if config.pop("encoder", False):
+        raise UsageError(f"hf:{repo}: is an encoder, without classes of its own; train with it: wsikit train … --mil --architecture hf:{repo}")
+    known = {"name": repo, "source": f"hf:{repo}@{commit}", "licence": licence_of(repo, commit)} | config
     from safetensors.torch import load_file
 
     fields = card_fields(f"hf:{name}", known, told)
@@ -99,14 +107,16 @@ def licence_of(repo: str, revision: str = "") -> str:
     return str(getattr(said, "license_name", None) or said.license or NOT_STATED)
 
 
-def _timm_config(path: Path | None) -> dict[str, Any]:
-    """What timm's ``config.json`` says of a network; nothing where it is another kind of file."""
+def timm_config(path: Path | None) -> dict[str, Any]:
+    """What timm's ``config.json`` says of a network; nothing where it is another kind of file. ``encoder`` tells one without classes."""
     if path is None:
         return {}
     try:
         config = json.loads(path.read_bytes())
         cfg = config.get("pretrained_cfg", config)
-        known: dict[str, Any] = {"architecture": {"name": "timm", "model": config["architecture"]} | config.get("model_args", {})}
+        arguments = {k: v for k, v in config.get("model_args", {}).items() if k != "num_classes"}
+        known: dict[str, Any] = {"architecture": {"name": "timm", "model": config["architecture"]} | arguments}
+        known |= {"encoder": True} if config.get("num_classes", cfg.get("num_classes")) == 0 else {}
         side = cfg.get("input_size", [3, 0, 0])[1]
         known |= {"tile_px": side} if side else {}
         if "mean" in cfg:
