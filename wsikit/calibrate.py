@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from wsikit.aggregate.calls import bag_probability
 from wsikit.errors import LabelsError, UsageError
 from wsikit.evaluate_slides import Scored, score_labelled, tile_answers
 from wsikit.models import CARD_FILE, Card, find_model, read_card
@@ -52,8 +53,6 @@ def calibrate(model: str, labels: Path, out: Path, workers: int | None = 0, cove
 
 def _slides_as_one(card: Card, slides: Sequence[Scored]) -> KnownTiles:
     """A row a slide, for models that call slides by attention over their tiles."""
-    from wsikit.models._mil import bag_probability
-
     tables = [s.table() for s in slides]
     probability = np.array([bag_probability(t["probability"], t["attention"]) for t in tables])
     label = np.array([card.classes.index(s.item.label) for s in slides], np.int64)

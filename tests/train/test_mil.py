@@ -10,14 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import wsikit as wk
-from wsikit.aggregate.calls import call_patient, call_slide
+from wsikit.aggregate.calls import bag_probability, call_patient, call_slide
 from wsikit.calibrate import calibrate
 from wsikit.errors import UsageError
 from wsikit.models import load_model
 from wsikit.models._card import Card, Decision, Weights
-from wsikit.models._mil import GatedAttention, MilNet, bag_probability
+from wsikit.models._mil import GatedAttention, MilNet
+from wsikit.run.job import read_run
 from wsikit.train.classify import Options
 from wsikit.train.labels import Labelled
 from wsikit.train.mil import BagLearner, Bags, mil_recipe, train_mil
@@ -88,8 +90,24 @@ def test_trained_from_slides_it_scores_them_and_says_where_it_looked(scored: tup
     assert heat.channels == ("SS", "UPS", "attention")
     assert np.nanmax(heat.values[2]) == 1
     told = result["tiles"]
-    assert told["for"][0][4] == pytest.approx(table["probability"][:, card.classes.index(told["class"])].max(), abs=1e-4)
-    assert told["against"][0][4] == pytest.approx(table["probability"][:, card.classes.index(told["class"])].min(), abs=1e-4)
+    k, weight = card.classes.index(told["class"]), np.exp(table["attention"] - table["attention"].max())
+    adds = weight * (np.log(table["probability"][:, k]) - np.log(table["probability"]).mean(1))  # to the slide's logit, beyond all classes' mean
+    for side, best in (("for", adds.argmax()), ("against", adds.argmin())):
+        assert told[side][0][:2] == table["origin"][best].tolist()
+        assert told[side][0][4] == pytest.approx(table["probability"][best, k], abs=1e-4)
+
+
+def test_its_attention_and_what_speaks_in_its_tiles_are_pictures_of_the_report(scored: tuple[Any, Any]) -> None:
+    """Slide, quality, class, attention, Grad-CAM: five panels; the last is asked for later."""
+    _, run = scored
+    (slide_id,), model = run.results, run.folder.parent / "m"
+    path = read_run(run.folder)["job"]["slides"][0]["path"]
+    more = wk.score([path], run.folder, ["sts-subtype"], models={"sts-subtype": model}, explain=["sts-subtype"])
+    assert more.results[slide_id]["pipelines"]["sts-subtype"]["status"] == "ok"
+    assert more.store(slide_id).about_overlay("sts-subtype-grad-cam")["layer"] == "encoder.features"
+    width = Image.open(run.folder / f"slides/{slide_id}.png").width
+    panel, left = divmod(width + 8, 5)
+    assert (left, panel > 640) == (0, True)
 
 
 def test_folds_and_doubt_are_over_slides_and_their_patients(scored: tuple[Any, Any]) -> None:

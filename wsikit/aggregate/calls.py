@@ -23,39 +23,73 @@ def call_slide(card: Card, probability: np.ndarray, outlying: np.ndarray | None 
     Returns ``status`` (``ok`` or ``abstained``), ``reason``, ``call`` (empty when withheld), ``probability`` and
     ``tile_share`` by class, ``doubt`` and ``n_tiles``. Without any tile, or with a tile that the model gave no number,
     there are no probabilities. With the ``attention`` of each tile (N,), logits, the slide is
-    their weighted mean (`wsikit.models._mil`). A calibrated model's probabilities are at its temperature, and there are also ``set``, ``coverage`` (see
+    their weighted mean (`bag_probability`). A calibrated model's probabilities are at its temperature, and there are also ``set``, ``coverage`` (see
     `prediction_set`) and ``outlying``, the share of outlying tiles, where it has rules for them.
     """
     n = len(probability)
     if n == 0:
         return _decided(card, None, np.zeros(len(card.classes)), 0)
-    if odd := n - int(np.isfinite(probability).all(1).sum()):
+    known = np.isfinite(probability).all(1) & (True if attention is None else np.isfinite(attention))
+    if odd := n - int(known.sum()):
         reason = f"the model gave no number for {odd} of {n} tiles: it is damaged, or its arithmetic overflows on this device"
         return _decided(card, None, np.zeros(len(card.classes)), n, reason)
     share = np.bincount(probability.argmax(1), minlength=len(card.classes)) / n
     temperature = card.calibration.temperature if card.calibration else 1.0
     strange = None if outlying is None else float(np.mean(outlying != 0))
     if attention is not None:
-        from wsikit.models._mil import bag_probability  # torch takes half a gigabyte, which a worker without networks must not hold
-
-        whole = bag_probability(probability, attention)[None]
-        return _decided(card, tempered(whole, temperature)[0], share, n, outlying=strange)
+        return _decided(card, tempered(bag_probability(probability, attention)[None], temperature)[0], share, n, outlying=strange)
     return _decided(card, tempered(probability, temperature).mean(0), share, n, outlying=strange)
 
 
-def telling_tiles(card: Card, probability: np.ndarray, origin: np.ndarray, size: np.ndarray, result: dict[str, Any]) -> dict[str, Any]:
+def bag_probability(probability: np.ndarray, attention: np.ndarray) -> np.ndarray:
+    """A slide's probabilities from its tiles' by gated attention (Ilse et al. 2018; see `wsikit.models._mil`): float64 (K,).
+
+    Parameters
+    ----------
+    probability : float32 (N, K), softmax of each tile's logits
+    attention : float32 (N,), logits
+
+    Examples
+    --------
+    >>> bag_probability(np.array([[0.9, 0.1], [0.1, 0.9]]), np.array([0.0, -1e9])).round(3).tolist()
+    [0.9, 0.1]
+    """
+    # softmax leaves a constant per tile out of its logits, which weights that sum to 1 keep a constant
+    logits = _weights(attention) @ _log(probability)
+    p = np.exp(logits - logits.max())
+    return np.asarray(p / p.sum())
+
+
+def _weights(attention: np.ndarray) -> np.ndarray:
+    a = np.exp(attention.astype(np.float64) - attention.max())
+    return np.asarray(a / a.sum())
+
+
+def _log(probability: np.ndarray) -> np.ndarray:
+    return np.log(np.maximum(probability.astype(np.float64), 1e-30))
+
+
+def telling_tiles(
+    card: Card, probability: np.ndarray, origin: np.ndarray, size: np.ndarray, result: dict[str, Any], attention: np.ndarray | None = None
+) -> dict[str, Any]:
     """The tiles that speak most for the most probable class of a slide, and most against it: ``class``, and up to 8 each of x, y, w, h (level-0 px), p.
 
     Parameters
     ----------
     probability : float32 (N, K); ``origin`` int64 (N, 2) and ``size`` (N, 2) in level-0 px
     result : that of `call_slide`; without probabilities there are no such tiles
+    attention : (N,), logits. With them a tile speaks by what it adds to the slide's logit of the class beyond the mean of all classes: one that is
+        hardly looked at says nothing, however sure it is
     """
     if not result["probability"]:
         return {}
     name = max(card.classes, key=result["probability"].__getitem__)
-    p = probability[:, card.classes.index(name)]
-    order = np.argsort(-p, kind="stable")
+    k = card.classes.index(name)
+    p = speaks = probability[:, k]
+    if attention is not None:
+        logits = _log(probability)
+        speaks = _weights(attention) * (logits[:, k] - logits.mean(1))
+    order = np.argsort(-speaks, kind="stable")
 
     def told(rows: np.ndarray) -> list[list[float]]:
         return [[*map(float, origin[i]), *(round(float(v), 2) for v in size[i]), round(float(p[i]), 4)] for i in rows]

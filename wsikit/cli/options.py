@@ -29,6 +29,12 @@ CopyTo = Annotated[str | None, typer.Option("--copy-to", help="Copy each finishe
 ReaderName = Annotated[str | None, typer.Option("--reader", help="Read all slides with this one, such as cucim. [default: the best for each file]")]
 Device = Annotated[str, typer.Option("--device", help="cpu, cuda or mps.")]
 Engine = Annotated[str, typer.Option("--engine", help="Of classifiers on a CPU: auto, torch, openvino or openvino-bf16; what ran is in the results.")]
+Explain = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--explain", metavar="PIPELINE[=CLASS,…]", help="Draw what of a classifier's tiles speaks for its classes, or these: Grad-CAM; repeatable, also later."
+    ),
+]
 MppOverride = Annotated[float | None, typer.Option("--mpp-override", help="µm/px of level 0, over what the files say (a CSV's mpp column goes first).")]
 AnyStain = Annotated[bool, typer.Option("--any-stain", help="Take slides whose tissue is brown too: pigment, or immunohistochemistry.")]
 MaxDamaged = Annotated[

@@ -13,6 +13,7 @@ from wsikit.cli.options import (
     Device,
     Engine,
     ExpectSha256,
+    Explain,
     FieldDiameter,
     Fields,
     FocalPlane,
@@ -53,6 +54,7 @@ def register(app: typer.Typer) -> None:
         mpp_override: MppOverride = None,
         expect_sha256: ExpectSha256 = None,
         within: Annotated[str, typer.Option("--within", metavar="PIPELINE", help="Confine calls and mitoses to a region, such as tumour.")] = "",
+        explain: Explain = None,
         keep_tiles: Annotated[bool, typer.Option("--keep-tiles", help="Keep the stain-normalised pixels.")] = False,
         upsample: Annotated[bool, typer.Option("--upsample", help="Enlarge slides that are coarser than a model needs.")] = False,
         stain: Stain = "macenko",
@@ -83,6 +85,7 @@ def register(app: typer.Typer) -> None:
         Example: wsikit score a.svs -o out/
         Example: wsikit score cases.csv -o out/ --pipeline sts-subtype --pipeline mitosis --model mitosis=my-model/
         Example: wsikit score cases.csv -o out/ --pipeline pipelines/all.toml
+        Example: wsikit score a.svs -o out/ --pipeline sts-subtype --explain sts-subtype --keep-tiles
         Example: wsikit score a.svs -o out/ --pipeline mitosis --field-diameter 0.55 --fields 10 --hotspot-shape fields --grading fnclcc
         """
         from wsikit.aggregate.counting import parse_counting

@@ -19,6 +19,7 @@ from shapely import MultiPolygon, get_coordinates
 
 from wsikit import RESEARCH_USE_ONLY, __version__
 from wsikit.errors import StoreMismatchError, UsageError
+from wsikit.overlay.heat import explaining
 from wsikit.overlay.picture import heat_top
 from wsikit.overlay.shapes import hotspot_outlines
 from wsikit.readers._dicom import series_of
@@ -64,8 +65,7 @@ def write_dicom(store: SlideStore, folder: Path, source: Path) -> Iterator[Path]
     for name, result in store.result["pipelines"].items():
         if result["status"] != "ok":
             continue
-        if name in store.overlays():
-            made.append((f"{name}.map", _heat_map(store, image, name)))
+        made += [(f"{map_}.map", _heat_map(store, image, map_)) for map_ in (name, explaining(name)) if map_ in store.overlays()]
         if "threshold" in result and len(store.tables()[name]["score"]):
             made.append((f"{name}.ann", _annotations(store, image, name, result)))
     for what, dataset in made:

@@ -1,7 +1,8 @@
 """Slide level: gated attention (Ilse et al. 2018) over the features of a slide's tiles, from any encoder.
 
 The bag's logits are W · Σ aᵢ hᵢ + b, with a = softmax over tiles of wᵀ(tanh(V hᵢ) ⊙ σ(U hᵢ)). By linearity they are Σ aᵢ (W hᵢ + b), so what is kept of a
-tile is its own logits (as ``probability``) and its attention logit, and a slide of any number of tiles is put together from those.
+tile is its own logits (as ``probability``) and its attention logit, and a slide of any number of tiles is put together from those
+(`wsikit.aggregate.calls.bag_probability`).
 """
 
 from __future__ import annotations
@@ -64,21 +65,6 @@ def build(card: Card, whole: Any) -> MilNet:
     return MilNet(net, width, len(card.classes), int(architecture.get("hidden", 128)))
 
 
-def bag_probability(probability: np.ndarray, attention: np.ndarray) -> np.ndarray:
-    """The slide's probabilities from its tiles': float64 (K,).
-
-    Parameters
-    ----------
-    probability : float32 (N, K), softmax of each tile's logits
-    attention : float32 (N,), logits
-    """
-    a = np.exp(attention.astype(np.float64) - attention.max())
-    # softmax leaves a constant per tile out of its logits, which weights that sum to 1 keep a constant
-    logits = (a / a.sum()) @ np.log(np.maximum(probability.astype(np.float64), 1e-30))
-    p = np.exp(logits - logits.max())
-    return np.asarray(p / p.sum())
-
-
 class MilClassifier(TileClassifier):
     """A slide classifier: of each tile its own probabilities, its features, and its attention."""
 
@@ -88,7 +74,7 @@ class MilClassifier(TileClassifier):
 
     @torch.inference_mode()
     def predict(self, images: np.ndarray | Tensor) -> dict[str, np.ndarray]:
-        """As of a classifier, and ``attention`` float32 (B,): logits, which `bag_probability` takes.
+        """As of a classifier, and ``attention`` float32 (B,): logits.
 
         Raises
         ------
@@ -104,6 +90,11 @@ class MilClassifier(TileClassifier):
     def _forward(self, batch: Tensor) -> tuple[Tensor, Tensor]:
         f = self._mil.encoder(batch)
         return torch.softmax(self._mil.mil(f)[0], 1), f
+
+    def logits(self, batch: Tensor) -> Tensor:
+        """Each tile's own logits, which its attention weights in the slide's."""
+        own: Tensor = self._mil.mil(self._mil.encoder(batch))[0]
+        return own
 
     @property
     def feature_size(self) -> int:

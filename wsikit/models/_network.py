@@ -87,6 +87,16 @@ class TileClassifier(Network):
     def _forward(self, batch: Tensor) -> tuple[Tensor, Tensor]:
         """Probabilities (B, K) and features (B, D) of a scaled batch."""
 
+    def logits(self, batch: Tensor) -> Tensor:
+        """Logits (B, K) of a scaled batch, which gradients can be taken of.
+
+        Raises
+        ------
+        ModelError
+            What runs the network knows no gradients.
+        """
+        raise ModelError(f"model {self.card.name}: what runs it has no gradients")
+
     @torch.inference_mode()
     def predict(self, images: np.ndarray | Tensor) -> dict[str, np.ndarray]:
         """``probability`` float32 (B, K), rows sum to 1, and ``feature`` float32 (B, D).
@@ -129,6 +139,11 @@ class Classifier(TileClassifier):
     def _forward(self, batch: Tensor) -> tuple[Tensor, Tensor]:
         f = self.net(batch)
         return torch.softmax(self._head(f).float(), 1), f
+
+    def logits(self, batch: Tensor) -> Tensor:
+        """Logits (B, K) of a scaled batch."""
+        found: Tensor = self._head(self.net(batch))
+        return found
 
     @property
     def feature_size(self) -> int:

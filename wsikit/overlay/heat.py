@@ -7,6 +7,28 @@ import numpy as np
 from wsikit.grid import TileGrid
 from wsikit.store.image import Placement
 
+ATTENTION = "attention"
+SUFFIX = "-grad-cam"
+TITLE, METHOD = "Grad-CAM", "Grad-CAM (Selvaraju et al., ICCV 2017)"
+
+
+def explaining(pipeline: str) -> str:
+    """What the overlay is called that explains a pipeline's calls.
+
+    >>> explaining("sts-subtype")
+    'sts-subtype-grad-cam'
+    """
+    return pipeline + SUFFIX
+
+
+def explained(name: str) -> str:
+    """The pipeline that an overlay explains; empty where it is another kind of overlay.
+
+    >>> explained("sts-subtype-grad-cam"), explained("quality")
+    ('sts-subtype', '')
+    """
+    return name.removesuffix(SUFFIX) if name.endswith(SUFFIX) else ""
+
 
 def heat_map(grid: TileGrid, cells: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Values float32 (N, K) of tiles as float32 (K, rows, columns); NaN where no tile was scored."""

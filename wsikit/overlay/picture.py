@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from shapely import get_coordinates
 
+from wsikit.overlay.heat import ATTENTION, TITLE, explained
 from wsikit.overlay.shapes import hotspot_outlines
 from wsikit.store import Overlay, SlideStore
 from wsikit.store.durable import write_atomic
@@ -32,8 +33,11 @@ def write_overview(store: SlideStore, path: Path) -> None:
     rgb, place = overview(store)
     panels = [("slide", f"tissue {store.attributes['survey']['tissue_mm2']:.2f} mm2", _framed(rgb, store, place))]
     results = store.result["pipelines"]
-    for name in sorted(store.overlays(), key=lambda n: n in results):
+    for name in sorted(store.overlays(), key=lambda n: (explained(n) or n) in results):
         heat = store.overlay(name)
+        if of := explained(name):
+            panels += _explanation(store, results.get(of, {}), heat, rgb, place)
+            continue
         if name not in results:
             panels.append((f"{name}: flaws in red", _flaws(store.result[name]), _framed(blend_clear(rgb, place, worst(heat)), store, place)))
             continue
@@ -44,9 +48,27 @@ def write_overview(store: SlideStore, path: Path) -> None:
         channel = main_channel(heat, result)
         over = blend(rgb, place, heat, channel) if result.get("status") == "ok" else hatch(rgb, place, heat)
         panels.append((f"{name}: {heat.channels[channel]}" if result.get("status") == "ok" else name, _answer(result), _framed(over, store, place, result)))
+        if ATTENTION in heat.channels and result.get("status") == "ok":
+            looked = blend(rgb, place, heat, heat.channels.index(ATTENTION))
+            panels.append((f"{name}: {ATTENTION}", "how much each tile counts in the call", _framed(looked, store, place)))
     buffer = BytesIO()
     _sheet(panels).save(buffer, "PNG", optimize=False)
     write_atomic(path, buffer.getvalue())
+
+
+def _explanation(store: SlideStore, result: dict[str, Any], heat: Overlay, rgb: np.ndarray, place: Placement) -> list[tuple[str, str, Image.Image]]:
+    """The panel of a map that explains a call; none where the call is withheld, which there is then nothing to explain of."""
+    if result.get("status") != "ok" or "explanation" not in result:
+        return []
+    name = result["explanation"]["class"]
+    shown = one_class(heat, name)
+    return [(f"{TITLE}: {name}", "what the model takes for it, in red", _framed(blend_clear(rgb, place, shown), store, place))]
+
+
+def one_class(heat: Overlay, name: str) -> Overlay:
+    """The channel of that name."""
+    k = heat.channels.index(name)
+    return Overlay(heat.values[k : k + 1], (name,), heat.placement)
 
 
 def overview(store: SlideStore, side_px: int = SIDE_PX) -> tuple[np.ndarray, Placement]:

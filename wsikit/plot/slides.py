@@ -11,6 +11,7 @@ from shapely import get_coordinates
 from wsikit.errors import StoreError, UsageError
 from wsikit.geometry import Region
 from wsikit.grid import TileGrid
+from wsikit.overlay.heat import explained
 from wsikit.overlay.picture import extent_px, heat_top, main_channel, overview, window
 from wsikit.overlay.shapes import hotspot_outlines
 from wsikit.plot.axes import axes_or_new, note, scale_bar
@@ -83,7 +84,7 @@ def heat_map(store: SlideStore, pipeline: str, ax: Axes | None = None, *, channe
     heat = store.overlay(pipeline)
     if channel is not None and channel not in heat.channels:
         raise UsageError(f"{store.path}: overlay '{pipeline}' has no channel '{channel}'; there are: {', '.join(heat.channels)}")
-    result = store.result["pipelines"].get(pipeline, {"status": "ok"})
+    result = store.result["pipelines"].get(explained(pipeline) or pipeline, {"status": "ok"})
     which = heat.channels.index(channel) if channel else main_channel(heat, result)
     ax = thumbnail(store, ax)
     values = heat.values[which]

@@ -12,9 +12,10 @@ import numpy as np
 from PIL import Image, ImageDraw
 from shapely import get_coordinates
 
-from wsikit.overlay.picture import window
+from wsikit.overlay.grad_cam import over
+from wsikit.overlay.picture import one_class, window
 from wsikit.overlay.shapes import hotspot_outlines
-from wsikit.store import SlideStore
+from wsikit.store import Overlay, SlideStore
 
 HOTSPOT_PX = 2000
 TILE_PX = 176
@@ -24,12 +25,13 @@ _COARSE = 2.0  # µm/px: beyond it cells cannot be told, so that a picture of ti
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture as a data: address, what it shows in words, and a line below it."""
+    """A picture as a data: address, what it shows in words, and a line below it; and the same with what speaks for a class in red."""
 
     source: str
     alt: str
     caption: str
     width: int
+    explained: str = ""
 
 
 def hotspot_picture(store: SlideStore, name: str, result: Mapping[str, Any]) -> Picture | None:
@@ -75,14 +77,15 @@ def top_tiles(store: SlideStore, name: str, result: Mapping[str, Any]) -> list[P
     finest = store.levels()[0][1]
     if result["status"] != "ok" or "tiles" not in result or max(finest.scale) > _COARSE:
         return []
-    told, found = result["tiles"], []
+    told, found, why = result["tiles"], [], _explanation(store, result)
     for side in ("for", "against"):
         for x, y, w, h, p in told[side]:
-            rgb, _ = window(store, (x, y, x + w, y + h), 1024)
+            rgb, extent = window(store, (x, y, x + w, y + h), 1024)
             image = Image.fromarray(rgb)
             image.thumbnail((TILE_PX, TILE_PX))
+            shown = None if why is None else Image.fromarray(over(store, rgb, extent, why)).resize(image.size)
             alt = f"Tile at x {x:.0f}, y {y:.0f}: {told['class']} {p:.2f}"
-            found.append(Picture(_jpeg(image), alt, f"{side}: {p:.2f} at {x:.0f}, {y:.0f}", image.width))
+            found.append(Picture(_jpeg(image), alt, f"{side}: {p:.2f} at {x:.0f}, {y:.0f}", image.width, "" if shown is None else _jpeg(shown)))
     return found
 
 
@@ -111,6 +114,12 @@ def curve_picture(name: str, r: Mapping[str, Any]) -> Picture | None:
     band = "; the band is the 95 % interval of the model's coefficients" if r.get("survival_interval") else ""
     source = "data:image/png;base64," + base64.b64encode(risk_curve(r)).decode()
     return Picture(source, f"Without {r['endpoint']} ({name}): {told}", f"Without {r['endpoint']}, at the model's horizons{band}", 320)
+
+
+def _explanation(store: SlideStore, result: Mapping[str, Any]) -> Overlay | None:
+    """The map of the class that the result says it is shown of; None where there is none."""
+    said = result.get("explanation")
+    return None if said is None else one_class(store.overlay(said["overlay"]), said["class"])
 
 
 def _jpeg(image: Image.Image) -> str:

@@ -13,6 +13,7 @@ from wsikit.run.cases import Case, any_phantom, find_cases
 from wsikit.run.cluster import read_cluster
 from wsikit.run.drive import Progress
 from wsikit.run.engine import Where, default_workers
+from wsikit.run.explain import choose_explained
 from wsikit.run.job import RUN_FILE, Job, ModelRef, Pixels, check_job, choose_engines, choose_models, read_run
 from wsikit.run.memory import parse_memory, share_out
 from wsikit.run.settings import Settings, expand, read_settings
@@ -49,6 +50,7 @@ def score(
         ``upsample``, ``max_damaged`` (the share of tissue that may be left out because it cannot be decoded, by default none);
         of kept pixels and pictures: ``stain``, ``stain_target`` (an image whose colours to take, instead of the reference)
         – a model always sees the colours of its card; of mitoses: ``counting``, a `wsikit.aggregate.counting.Counting`;
+        of classifiers: ``explain``, a list of ``PIPELINE`` or ``PIPELINE=CLASS,CLASS`` whose tiles get Grad-CAM, also of a run that is finished;
         of the work: ``device``, ``engine`` (of classifiers on a CPU: ``auto``, ``torch``, ``openvino``, ``openvino-bf16``),
         ``memory`` (such as "16GiB", for all processes of this machine together), ``block_px``, ``cluster`` (a TOML
         file, see `wsikit.run.cluster`), ``tls`` (the folder of ``wsikit cluster init``, for a scheduler at tls://), ``task_seconds`` (a worker that is at a
@@ -155,9 +157,10 @@ def _run(
     where, block_px = _where(chosen, workers, scheduler, models=choose is not None)
     cases = _cases(inputs, chosen)
     models = choose(phantoms=any_phantom(cases)) if choose else {}
-    of_job = {name: getattr(chosen, name) for name in Job.model_fields if name in Settings.model_fields and name != "stain_target"}
+    of_job = {name: getattr(chosen, name) for name in Job.model_fields if name in Settings.model_fields and name not in ("stain_target", "explain")}
     job = Job(**of_job | {"models": models, "pixels": pixels, "slides": cases, "block_px": block_px})
     check_job(job)
+    job = job.model_copy(update={"explain": choose_explained(chosen.explain, models)})
     before = Job.model_validate(read_run(folder)["job"]).models if (folder / RUN_FILE).exists() else {}
     job = job.model_copy(update={"models": choose_engines(job.models, job.device, chosen.engine, before)})
     if chosen.stain_target is not None:

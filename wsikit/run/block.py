@@ -17,8 +17,10 @@ from wsikit.cut import Canvas, Want, cut
 from wsikit.geometry import Region
 from wsikit.grid import Block, TileGrid
 from wsikit.models import load_model
+from wsikit.overlay.heat import TITLE, explained
 from wsikit.run.damaged import advice
 from wsikit.run.device import device_errors
+from wsikit.run.explain import explain
 from wsikit.run.job import load_job
 from wsikit.run.plan import BLOCK_LEVELS, PIXELS, PYRAMID_FACTOR, QUALITY, Plan, Stage, chunk_px
 from wsikit.run.prepare import load_plan, load_tissue, open_case, store_path
@@ -70,7 +72,7 @@ def do_block(run_dir: str, run_key: str, slide_id: str, block: Block, names: lis
     wants = {}
     for name in names:
         stage = plan.stages[name]
-        stain = AS_SCANNED if name == QUALITY else StainFit.model_validate(stain_of(attributes, job.cards().get(name)))
+        stain = AS_SCANNED if name == QUALITY else StainFit.model_validate(stain_of(attributes, job.cards().get(explained(name) or name)))
         wants[name] = Want(stage.grid, stage.cells[plan.rows(name, block)], stain)
     clock = Clock()
     lost: list[Region] | None = [] if job.max_damaged else None
@@ -91,12 +93,16 @@ def do_block(run_dir: str, run_key: str, slide_id: str, block: Block, names: lis
         if name == QUALITY:
             with clock(name):
                 columns = measure(attributes, stage, rows, canvases[name], load_tissue(str(path), digest))
+        elif explained(name):
+            with _DEVICE, clock(TITLE):
+                columns = explain(job, stage, rows, canvases[name])
         else:
             ref = job.models[name]
             with _DEVICE, clock(name):
                 columns = _score(worker_model(ref.folder, ref.digest, job.device, ref.engine), stage, rows, canvases[name])
         part = path.with_suffix(".parts") / name / f"{block.name}.safetensors"
-        files[part] = write_later(part, [save(columns)])
+        # safetensors writes the memory as it lies, and says that it lies row by row
+        files[part] = write_later(part, [save({k: np.ascontiguousarray(v) for k, v in columns.items()})])
     keys = {name: plan.part_key(name) for name in names}
     with clock("write"):
         written = {f.relative_to(path.parent).as_posix(): files[f].result() for f in sorted(files)}

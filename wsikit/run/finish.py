@@ -27,11 +27,12 @@ from wsikit.clock import Clock
 from wsikit.export.geojson import COLOURS, write_geojson
 from wsikit.grid import Raster, TileGrid
 from wsikit.models import RISK_PIPELINE, Card
-from wsikit.overlay.heat import heat_map, heat_placement
+from wsikit.overlay.heat import ATTENTION, explained, heat_map, heat_placement
 from wsikit.overlay.picture import write_overview
 from wsikit.overlay.shapes import on_mask
 from wsikit.review import Review
 from wsikit.run import damaged
+from wsikit.run.explain import explanation, write_explained
 from wsikit.run.job import Job, ModelRef, load_job
 from wsikit.run.labels import LABELS_OF_STORE, write_region
 from wsikit.run.ledger import commit_slide, finished_stages, written_parts
@@ -62,6 +63,7 @@ NO_NUMBERS = (
     "region_mm2",
     "share",
     "tiles",
+    "explanation",
     "grading",
     "risk",
     "group",
@@ -102,6 +104,8 @@ def finish_slide(run_dir: str, run_key: str, slide_id: str) -> dict[str, Any]:
                 parts = written_parts(path, name, [block for block, names in work.items() if name in names])
                 if name == QUALITY:
                     write_quality(path, store, stage, parts)
+                elif explained(name):
+                    write_explained(path, store, stage, job, parts)
                 else:
                     _write_columns(path, store, stage, cards[name], job.models[name], parts)
         _drop_others(path, plan)
@@ -169,7 +173,8 @@ def slide_result(store: SlideStore, plan: Plan, job: Job, results: dict[str, Any
 def _count_tiles(store: SlideStore, plan: Plan) -> int:
     """Tiles that models scored; where there are no models, those that were kept."""
     tables = store.tables()
-    scored = [len(stage.cells) - len(tables[name].attributes["dropped"]) for name, stage in plan.stages.items() if name not in (PIXELS, QUALITY)]
+    models = {name: stage for name, stage in plan.stages.items() if name not in (PIXELS, QUALITY) and not explained(name)}
+    scored = [len(stage.cells) - len(tables[name].attributes["dropped"]) for name, stage in models.items()]
     return sum(scored) if scored or PIXELS not in plan.stages else len(store.tables()[TILES]["tissue"])
 
 
@@ -208,9 +213,9 @@ def _write_columns(path: Path, store: SlideStore, stage: Stage, card: Card, ref:
         if (outlying := mark_tiles(card, Path(ref.folder), columns["feature"])) is not None:
             columns["outlying"] = outlying
         values, channels = columns["probability"], list(card.classes)
-        if "attention" in columns and len(values):  # 1 is the tile that is looked at most
-            values = np.column_stack([values, np.exp(columns["attention"] - columns["attention"].max())])
-            channels.append("attention")
+        if ATTENTION in columns and len(values):  # 1 is the tile that is looked at most
+            values = np.column_stack([values, np.exp(columns[ATTENTION] - columns[ATTENTION].max())])
+            channels.append(ATTENTION)
         heat, place = heat_map(stage.grid, stage.cells, values), heat_placement(stage.grid)
     write_table(table, columns, attributes)
     top = 1.0 if card.task != "detect" else max(1.0, float(np.nanmax(heat, initial=0.0, where=~np.isnan(heat))))
@@ -285,16 +290,17 @@ def _detections(
 def _pipeline_result(store: SlideStore, card: Card, job: Job, stage: Stage | None, within: Within | None) -> dict[str, Any]:
     """A pipeline's answer for the slide, with the model that gave it."""
     ref = job.models[card.pipeline]
-    model = {"name": ref.name, "digest": ref.digest, "trained_on": card.trained_on.domain}
+    model = {"name": ref.name, "digest": ref.digest, "trained_on": card.trained_on.domain} | card.terms
     if stage is None:
         return {"status": "refused", "reason": store.attributes["refused"].get(card.pipeline, "not scored"), "model": model}
     table = store.tables()[card.pipeline]
     if card.task == "classify":
         inside = _inside(store, table, within)
         outlying = table["outlying"][inside] if "outlying" in table else None
-        attention = table["attention"][inside] if "attention" in table else None
+        attention = table[ATTENTION][inside] if ATTENTION in table else None
         result = call_slide(card, table["probability"][inside], outlying, attention)
-        result |= telling_tiles(card, table["probability"][inside], table["origin"][inside], table["size"][inside], result)
+        result |= telling_tiles(card, table["probability"][inside], table["origin"][inside], table["size"][inside], result, attention)
+        result |= explanation(store, card.pipeline, result)
     elif card.task == "segment":
         result = _describe(store, card, len(table["map"]))
     else:
@@ -349,7 +355,7 @@ def _count(store: SlideStore, card: Card, position: np.ndarray, score: np.ndarra
 def _risk_result(store: SlideStore, model: CoxRisk, ref: ModelRef, results: dict[str, Any], facts: Mapping[str, str]) -> tuple[dict[str, Any], Inputs | None]:
     """The slide's risk, and what was measured on its tiles for that, if anything was."""
     withheld = outside_domain(model.card, store.attributes["slide"]["phantom"])
-    about = {"model": {"name": ref.name, "digest": ref.digest, "trained_on": model.card.trained_on.domain}}
+    about = {"model": {"name": ref.name, "digest": ref.digest, "trained_on": model.card.trained_on.domain} | model.card.terms}
     inputs = needed_inputs(model, store)
     result = _withheld(predict_risk(model, results, store.attributes["survey"]["tissue_mm2"], inputs, facts), withheld)
     if result["status"] == "ok" and (parts := contributions(model, store, results, result["features"])) is not None:

@@ -79,12 +79,22 @@ class ModelRef(BaseModel):
         return [self.digest] if self.engine == "torch" else [self.digest, self.engine]
 
 
+class Explained(BaseModel):
+    """What is explained of a pipeline's tiles: which classes, and by which of its network's maps (`wsikit.run.explain`)."""
+
+    model_config = ConfigDict(frozen=True)
+
+    classes: list[str]
+    layer: str
+
+
 class Job(BaseModel):
     """Everything that decides what a run computes."""
 
     model_config = ConfigDict(frozen=True)
 
     models: dict[str, ModelRef] = {}
+    explain: dict[str, Explained] = {}
     stain: str = "macenko"
     stain_target: StainTarget | None = None
     icc: str = KEEP
@@ -336,7 +346,10 @@ def load_job(folder: str, key: str) -> Job:
 
 
 def merge_jobs(old: Job, new: Job) -> Job:
-    """A second run into the same folder: its pipelines and slides are added, its other parameters hold."""
+    """A second run into the same folder: its pipelines and slides are added, its other parameters hold.
+
+    What was explained stays explained while its model is the same.
+    """
     slides = {c.slide_id: c for c in old.slides}
     known: dict[str, list[str]] = {}
     for case in old.slides:
@@ -346,7 +359,8 @@ def merge_jobs(old: Job, new: Job) -> Job:
         slide_id = ids.pop(0) if ids else _free(case.slide_id, {name.lower() for name in slides})
         slides[slide_id] = case.model_copy(update={"slide_id": slide_id})
     models = dict(sorted({**old.models, **new.models}.items(), key=lambda m: pipelines().index(m[0])))
-    return new.model_copy(update={"models": models, "slides": list(slides.values()), "pixels": new.pixels or old.pixels})
+    explained = {name: e for name, e in old.explain.items() if models[name].digest == old.models[name].digest} | new.explain
+    return new.model_copy(update={"models": models, "explain": explained, "slides": list(slides.values()), "pixels": new.pixels or old.pixels})
 
 
 def _free(slide_id: str, taken: set[str]) -> str:

@@ -17,8 +17,10 @@ from wsikit.errors import DigestMismatchError, ResolutionMismatchError, StoreMis
 from wsikit.gate import admit
 from wsikit.grid import Raster, TileGrid
 from wsikit.location import locate
+from wsikit.overlay.heat import explained, explaining
 from wsikit.readers._container import missing_tiles
 from wsikit.run.damaged import advice
+from wsikit.run.explain import explain_recipe
 from wsikit.run.job import Job, load_job
 from wsikit.run.labels import write_labels
 from wsikit.run.ledger import commit_layout, layout
@@ -105,7 +107,9 @@ def prepare_slide(run_dir: str, run_key: str, slide_id: str) -> dict[str, Any]:
             check_missing(slide, found)
         old = _lay_out(path, _layouts(slide, job, grids), job, found, facts, survey_key)
     with_stains = old | {"model_stains": model_stains(slide, path, job, old)}
-    stages = {k: v for k, v in sorted((old["stages"] | _stages(job, grids, with_stains)).items()) if k not in refused}
+    wanted = _stages(job, grids, with_stains)
+    # what explains a model that is no longer this run's goes with it
+    stages = {k: v for k, v in sorted((old["stages"] | wanted).items()) if k not in refused and (k in wanted or not explained(k))}
     attributes = with_stains | {"stages": stages, "refused": refused, "block_px": job.block_px}
     if attributes != old or not laid:
         write_group(path, {"wsikit": attributes})
@@ -179,6 +183,8 @@ def _stages(job: Job, grids: dict[str, TileGrid], attributes: dict[str, Any]) ->
     for name, tiles in grids.items():
         stain = stain_of(attributes, cards[name])
         stages[name] = {"key": digest_of([survey_key, stain, name, *job.models[name].recipe]), "min_tissue": cards[name].min_tissue, **grid_info(tiles)}
+        if name in job.explain:
+            stages[explaining(name)] = stages[name] | {"key": digest_of([survey_key, stain, explaining(name), *explain_recipe(job, name)])}
     if attributes["pixels"]:
         grid = {k: v for k, v in attributes["pixels"].items() if k != "shard_px"}
         stages[PIXELS] = {"key": digest_of([survey_key, attributes["stain"], PIXELS, attributes["pixels"]]), "min_tissue": 0.0, **grid}

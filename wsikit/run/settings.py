@@ -36,6 +36,7 @@ class Settings(BaseModel):
     counting: Counting = Counting()
     device: str = "cpu"
     engine: str = "auto"
+    explain: list[str] = []
     memory: str | None = None
     block_px: int = BLOCK_PX
     cluster: Path | None = None

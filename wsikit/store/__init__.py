@@ -116,6 +116,10 @@ class SlideStore:
         ome: Any = dict(self._groups("overlays"))[name].attrs["ome"]
         return tuple(c["label"] for c in ome["omero"]["channels"])
 
+    def about_overlay(self, name: str) -> dict[str, Any]:
+        """Where a heat map is from, where it says so itself: its attribute ``wsikit``."""
+        return dict(dict(self._groups("overlays"))[name].attrs.get("wsikit", {}))
+
     def overlay(self, name: str) -> Overlay:
         """A heat map by its name.
 

@@ -51,6 +51,8 @@ class Call(QScrollArea):
             result, touched = store.result, review.touched if review else []
             for name, answer in result["pipelines"].items():
                 layout.addWidget(_text(pipeline_html(name, answer)))
+                if terms := answer.get("model", {}).get("terms"):
+                    layout.addWidget(_text(f"<p><b>{escape(terms)}</b></p>"))
                 if review is not None and name in touched:
                     layout.addWidget(_text(f"<p><b>Reviewed:</b> {escape(reviewed(review.answer(name)))}</p>"))
                 if answer.get("survival"):

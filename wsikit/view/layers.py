@@ -15,6 +15,7 @@ from shapely import get_coordinates
 
 from wsikit.colour import KEEP
 from wsikit.geometry import Level, Region, Size
+from wsikit.overlay.heat import TITLE, explained
 from wsikit.overlay.picture import colours, heat_top
 from wsikit.overlay.shapes import hotspot_outlines
 from wsikit.slide import Slide
@@ -79,7 +80,7 @@ def plan_layers(store: SlideStore, slide: Slide | None) -> list[Planned]:
     answered = sorted((a["doubt"], n) for n, a in pipelines.items() if a.get("status") == "ok" and a.get("call"))
     first = answered[0][1] if answered else ""  # two heat maps at once would mix their colours
     for name in store.overlays():
-        answer = pipelines.get(name, {})
+        answer = pipelines.get(explained(name) or name, {})
         for i, channel in enumerate(store.channels(name)):
             if name != "quality" or channel == "blur":  # the rest of it is in the label layer, and finer
                 shown = name == first and channel == answer.get("call")
@@ -148,7 +149,7 @@ def _heat(store: SlideStore, name: str, channel: int, answer: dict[str, Any], vi
     """One class or kind of flaw."""
     heat, status = store.overlay(name), answer.get("status")
     values, title = heat.values[channel], heat.channels[channel]
-    label = f"{name}: {title}" + (f" ({status})" if status not in ("ok", None) else "")
+    label = (f"{explained(name)} {TITLE}: {title}" if explained(name) else f"{name}: {title}") + (f" ({status})" if status not in ("ok", None) else "")
     options = _placed(heat.placement, name=label, colormap=fading_viridis(), contrast_limits=(0.0, heat_top(values)), blending="translucent")
     return values, options | {"interpolation2d": "nearest", "visible": visible, "metadata": {"legend": True}}, "image"
 
