@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,24 +10,30 @@ from typing import Any
 
 import numpy as np
 
-from wsikit.errors import LabelsError
+from wsikit.errors import LabelsError, SlideError
 from wsikit.evaluate_slides import score_rows, slide_ids
 from wsikit.matching import FROC_PER_MM2, MATCHINGS, RADIUS_UM, Case, average_precision, counts, recall_at
 from wsikit.metrics import DetectionScore, bootstrap
 from wsikit.models import Card
-from wsikit.train.detect import Points
+from wsikit.slide import open_slide
+from wsikit.train.detect import Points, check_inside
 
 NONE = DetectionScore(0, 0, 0)
 
 
 def evaluate_detector(card: Card, folder: Path, slides: Sequence[Points], out: Path, workers: int | None = 0) -> dict[str, Any]:
-    """Score slides or fields into ``out`` with the model of a folder; its figures as `detector_figures` has them.
+    """Score slides or fields into ``out`` with the model of a folder; its figures as `detector_figures` has them. Where some are of split ``test``, these only.
 
     Raises
     ------
     LabelsError
-        No slide could be scored.
+        No slide could be scored, or a point lies outside of its slide.
     """
+    if any(s.item.split == "test" for s in slides):
+        slides = [s for s in slides if s.item.split == "test"]
+    for s in slides:
+        with contextlib.suppress(SlideError), open_slide(s.item.path) as slide:  # one that cannot be opened is named by the run
+            check_inside(s, slide.size)
     run = score_rows(card, folder, [(str(s.item.path), s.item.patient, s.item.mpp) for s in slides], out, workers)
     ids = slide_ids(run)
     cases, patients, tumours, withheld = [], [], [], 0

@@ -188,6 +188,15 @@ def summed_area(values: np.ndarray) -> np.ndarray:
     return table
 
 
+def on_mask(position: np.ndarray, mask: np.ndarray, downsample: tuple[float, float]) -> np.ndarray:
+    """Which points (M, 2) in level-0 px lie on a mask? bool (M,)"""
+    cell = np.floor(position / np.array(downsample)).astype(int)
+    inside = ((cell >= 0) & (cell < mask.shape[::-1])).all(1)
+    out = np.zeros(len(position), bool)
+    out[inside] = mask[cell[inside, 1], cell[inside, 0]]
+    return out
+
+
 def bilinear(table: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarray:
     """A summed-area table at fractional rows y (M,) and columns x (N,): float64 (M, N)."""
     j, i = np.minimum(y.astype(int), table.shape[0] - 2), np.minimum(x.astype(int), table.shape[1] - 2)

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from wsikit.errors import DamagedSlideError
 from wsikit.geometry import Region
-from wsikit.grid import Raster, TileGrid
-
-if TYPE_CHECKING:
-    from wsikit.store import SlideStore
+from wsikit.grid import TileGrid
 
 SQUARE_PX = 64  # of the stored level, from its corner: the least that is given up; a file's own tiles are not known here
 WHITE = 255
@@ -72,14 +68,3 @@ def without_cells(mask: np.ndarray, downsample: tuple[float, float], grid: TileG
     for (x, y), (x1, y1) in zip(np.floor(cells * scale).astype(int).tolist(), np.ceil((cells + 1) * scale).astype(int).tolist(), strict=True):
         out[y:y1, x:x1] = False
     return out
-
-
-def scored_tissue(store: SlideStore, name: str) -> np.ndarray:
-    """The tissue that a pipeline has seen, bool (H, W) on the low-power raster: without tiles that could not be decoded."""
-    tissue, table = store.tissue() == 1, store.tables().get(name)
-    dropped = table.attributes.get("dropped", []) if table is not None else []
-    if not dropped:
-        return tissue
-    stage = store.attributes["stages"][name]
-    grid = TileGrid(Raster.from_json(stage["raster"]), stage["tile_px"], stage["overlap_px"])
-    return without_cells(tissue, tuple(store.attributes["survey"]["raster"]["downsample"]), grid, np.array(dropped))

@@ -54,6 +54,9 @@ def test_a_count_whose_limits_reach_another_score_is_borderline() -> None:
         ({"diagnosis": "Alveolar soft-part sarcoma"}, "not used for alveolar soft part sarcoma"),
         ({"diagnosis": "embryonal rhabdomyosarcoma"}, "not used"),
         ({"diagnosis": "ERMS"}, "not used"),
+        ({"diagnosis": "Ewing's sarcoma"}, "not used for ewing sarcoma"),
+        ({"diagnosis": "RMS, alveolar"}, "not used for rms alveolar"),
+        ({"diagnosis": "Clear-Cell Sarcomas"}, "not used"),
     ],
 )
 def test_where_the_guideline_leaves_a_case_out_there_is_no_score(facts: dict[str, str], why: str) -> None:
@@ -65,8 +68,11 @@ def test_where_the_guideline_leaves_a_case_out_there_is_no_score(facts: dict[str
 
 def test_what_the_cases_do_not_say_is_named() -> None:
     assert len(grade("fnclcc", spot(12, 1.734), {})["assumes"]) == 2
-    assert grade("fnclcc", spot(12, 1.734), {**TOLD, "diagnosis": "epithelioid leiomyosarcoma"})["status"] == "ok"
-    assert "minimum" in grade("fnclcc", spot(12, 1.734), {**TOLD, "specimen": "biopsy"})["flags"]
+    for other in ("epithelioid leiomyosarcoma", "non-rhabdomyosarcoma soft tissue sarcoma", "harms", "sclerosing epithelioid fibrosarcoma"):
+        assert grade("fnclcc", spot(12, 1.734), {**TOLD, "diagnosis": other})["status"] == "ok"
+    for specimen in ("biopsy", "Core needle", "core biopsies"):
+        assert "minimum" in grade("fnclcc", spot(12, 1.734), {**TOLD, "specimen": specimen})["flags"]
+    assert "minimum" not in grade("fnclcc", spot(12, 1.734), {**TOLD, "specimen": "resection"})["flags"]
     assert "no grade" in grade("fnclcc", spot(12, 1.734), TOLD)["component"]
 
 

@@ -5,6 +5,7 @@ Only the mitotic component: differentiation, necrosis and atypia are a pathologi
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -32,7 +33,7 @@ class Preset:
 
 
 _NOT_FNCLCC = (
-    *("rhabdomyosarcoma", "ewing sarcoma", "alveolar soft part sarcoma", "epithelioid sarcoma", "clear cell sarcoma"),
+    *("rhabdomyosarcoma", "ewing", "alveolar soft part sarcoma", "epithelioid sarcoma", "clear cell sarcoma"),
     *("rms", "arms", "erms", "asps"),
 )
 _FIELD_UTERINE = 2.376  # mm² of ten fields 0.55 mm wide
@@ -74,7 +75,7 @@ def grade(name: str, spot: Hotspot, facts: Mapping[str, str], error: DetectorErr
     score = _score(spot.count * scale, preset.bounds)
     probability = score_probabilities(spot.count, [b / scale for b in preset.bounds], error)
     flags = [*spot.flags, *(["rescaled"] if short else []), *(["borderline"] if _score(low, preset.bounds) != _score(high, preset.bounds) else [])]
-    if facts.get("specimen", "").strip().lower() == "biopsy":
+    if re.search(r"biops|\b(core|needle)\b", facts.get("specimen", "").lower()):
         flags.append("minimum")
     return {
         "status": "ok",
@@ -100,15 +101,15 @@ def not_applicable(preset: Preset, facts: Mapping[str, str]) -> str:
         return f"the cases say neoadjuvant '{treated[:40]}', which is neither yes nor no"
     if treated in YES:
         return "after neoadjuvant therapy the count says nothing about grade"
-    diagnosis = " ".join(facts.get("diagnosis", "").lower().replace("-", " ").split())
+    diagnosis = " ".join(re.sub(r"['’]s\b|[^a-z0-9]", " ", facts.get("diagnosis", "").lower()).split())
     if any(_names(diagnosis, excluded) for excluded in preset.not_for):
         return f"not used for {diagnosis[:60]}: its grade does not follow from this score"
     return ""
 
 
 def _names(diagnosis: str, excluded: str) -> bool:
-    """Whole words, so that 'rms' is not found in 'harms'."""
-    return f" {excluded} " in f" {diagnosis} "
+    """Whole words, so that 'rms' is not found in 'harms', nor in 'non-rms'."""
+    return re.search(rf"(?<!\bnon )(?<!\bnot )\b{excluded}s?\b", diagnosis) is not None
 
 
 def assumptions(preset: Preset, facts: Mapping[str, str]) -> list[str]:

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from wsikit.aggregate.searched import searched
 from wsikit.aggregate.survival import CoxRisk, model_inputs
-from wsikit.grid import bilinear, summed_area
+from wsikit.grid import bilinear, on_mask, summed_area
 from wsikit.models._card import SIGNATURE
 from wsikit.models._risk import networks_of
 from wsikit.store import SlideStore
@@ -49,15 +50,13 @@ def contributions(model: CoxRisk, store: SlideStore, results: Mapping[str, Mappi
         return None
     cell = _cell(store, tables)
     shape = tuple(int(np.ceil(store.attributes["slide"]["size"][axis] / cell[axis])) for axis in (1, 0))
-    area = _tissue_mm2(store, cell, (shape[0], shape[1]))
+    area = _mm2_of(store.tissue() == 1, store, cell, (shape[0], shape[1]))
     tissue_mm2 = store.attributes["survey"]["tissue_mm2"]
     without: dict[str, np.ndarray] = {"tissue_mm2": tissue_mm2 - area}
     touched = area > 0
     for owner, table in tables.items():
         if "position" in table:
-            counted = table["position"][table["score"] >= np.float32(results[owner]["threshold"])]
-            count = _sums(counted, np.ones((len(counted), 1)), cell, area.shape)[..., 0]
-            without[f"{owner}.per_mm2"] = (results[owner]["count"] - count) / np.maximum(tissue_mm2 - area, 1e-9)
+            without[f"{owner}.per_mm2"] = _rate_without(store, owner, results[owner], table, cell, area.shape)
             continue
         centres = table["origin"] + table["size"] / 2
         columns = {f"{owner}.p_{c}": table["probability"][:, i] for i, c in enumerate(table.attributes["classes"])}
@@ -90,8 +89,21 @@ def _sums(at: np.ndarray, values: np.ndarray, cell: tuple[float, float], shape: 
     return out
 
 
-def _tissue_mm2(store: SlideStore, cell: tuple[float, float], shape: tuple[int, int]) -> np.ndarray:
-    tissue = store.tissue() == 1
+def _rate_without(
+    store: SlideStore, owner: str, result: Mapping[str, Any], table: Mapping[str, np.ndarray], cell: tuple[float, float], shape: tuple[int, ...]
+) -> np.ndarray:
+    """Mitoses per mm² of the tissue that was searched, without each cell."""
+    region = store.region(result["within"]["region"]) if "within" in result else None
+    ground = searched(store, owner).tissue if region is None else searched(store, owner).tissue & region
+    counted = table["position"][table["score"] >= np.float32(result["threshold"])]
+    counted = counted[on_mask(counted, ground, tuple(store.attributes["survey"]["raster"]["downsample"]))]
+    count = _sums(counted, np.ones((len(counted), 1)), cell, shape)[..., 0]
+    left_mm2 = result["area_mm2"] - _mm2_of(ground, store, cell, (shape[0], shape[1]))
+    return np.asarray((result["count"] - count) / np.maximum(left_mm2, 1e-9))
+
+
+def _mm2_of(tissue: np.ndarray, store: SlideStore, cell: tuple[float, float], shape: tuple[int, int]) -> np.ndarray:
+    """Area of tissue in each cell: float64 (rows, columns)."""
     dx, dy = store.attributes["survey"]["raster"]["downsample"]
     y = np.clip(np.arange(shape[0] + 1) * cell[1] / dy, 0, tissue.shape[0])
     x = np.clip(np.arange(shape[1] + 1) * cell[0] / dx, 0, tissue.shape[1])

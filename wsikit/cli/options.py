@@ -81,9 +81,18 @@ def run_and_report(start: Any, inputs: list[Path], as_json: bool, mpp_override: 
         typer.echo(f"{len(run.results) - len(failed)} of {len(run.results)} slides done; results in {run.folder / 'slides.csv'}")
         for slide_id, reason in failed.items():
             typer.echo(f"  failed: {slide_id}: {reason}")
+        for name, licence in _licences(run).items():
+            typer.echo(f"  model {name} is from elsewhere; its licence: {licence}")
     if failed:
         return NOT_DONE if len(failed) == len(run.results) else SOME_FAILED
     return OK
+
+
+def _licences(run: Any) -> dict[str, str]:
+    """Licences of the run's models that were made elsewhere, by the model's name."""
+    done: Any = next((r for r in run.results.values() if r["status"] == "ok"), {"pipelines": {}})
+    models = [p["model"] for p in done["pipelines"].values()]
+    return {m["name"]: m["licence"] for m in models if "licence" in m}
 
 
 def given(context: typer.Context) -> dict[str, Any]:

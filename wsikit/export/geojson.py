@@ -10,6 +10,7 @@ UUID as ``id``. Detections are written as they are read, some thousands at a tim
 from __future__ import annotations
 
 import json
+import math
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,8 +22,10 @@ from shapely.affinity import translate
 from shapely.geometry import mapping
 from shapely.geometry.base import BaseGeometry
 
+from wsikit.aggregate.searched import without_flaws
 from wsikit.errors import DamagedStoreError
-from wsikit.overlay.shapes import hotspot_outlines, on_mask, outlines
+from wsikit.grid import on_mask
+from wsikit.overlay.shapes import hotspot_outlines, outlines
 from wsikit.store import SlideStore
 from wsikit.store.durable import atomic_file
 
@@ -33,6 +36,7 @@ COLOURS = {
     "Mitosis": [213, 94, 0],
     "Below threshold": [86, 180, 233],
     "Damaged": [204, 121, 167],
+    "Blurred": [120, 120, 120],
 }
 
 
@@ -85,6 +89,9 @@ def _lines(store: SlideStore) -> Iterator[list[str]]:
             yield [_feature(store, f"{name}/region", shape, "Tumour", {"area mm2": result["region_mm2"], "share of tissue": result["share"]})]
     if gone := store.result.get("damaged", {}).get("boxes"):
         yield [_feature(store, "damaged", unary_union([box(x, y, x + w, y + h) for x, y, w, h in gone]), "Damaged", {"squares": len(gone)})]
+    if (dull := without_flaws(store).blurred).any():
+        mm2 = float(dull.sum()) * math.prod(survey["raster"]["mpp"]) / 1e6
+        yield [_feature(store, "blurred", outlines(dull, tuple(survey["raster"]["downsample"])), "Blurred", {"area mm2": round(mm2, 6)})]
     for name, result in sorted(store.result["pipelines"].items()):
         if result["status"] == "ok" and result.get("hotspot"):
             yield [_hotspot(store, name, result["hotspot"])]

@@ -1,4 +1,4 @@
-"""Detectors of mitotic figures: our own, YOLOX, YOLOv9 and Darknet's networks through libreyolo (MIT), and anybody's as an ONNX file."""
+"""Detectors of mitotic figures: our own, YOLOX, YOLOv9 and Darknet's networks through libreyolo (MIT), KongNet, and anybody's as an ONNX file."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from torchvision.ops import batched_nms
 
 from wsikit.errors import CardError, ModelError
 from wsikit.models import _darknet as darknet
+from wsikit.models import _kongnet as kongnet
 from wsikit.models._card import Card
 from wsikit.models._centre import CentreNet
 from wsikit.models._network import Detections, Network, load_weights
@@ -22,12 +23,14 @@ from wsikit.models._yolo9 import SIZES, Yolo9
 
 PIPELINE = "mitosis"
 CLASSES = ("mitosis",)
-ARCHITECTURES = ("yolox-n", "yolox-t", "yolox-s", "yolox-m", "yolox-l", "yolox-x", "yolox", "centre", *SIZES, darknet.NAME)
+ARCHITECTURES = ("yolox-n", "yolox-t", "yolox-s", "yolox-m", "yolox-l", "yolox-x", "yolox", "centre", *SIZES, darknet.NAME, kongnet.NAME)
 NMS_IOU = 0.5
 
 
 def build(card: Card) -> nn.Module:
-    """The untrained network of a card: ``yolox-n`` … ``yolox-x``, ``yolox`` with depth, width, depthwise, ``centre``, ``yolo9-t`` … ``yolo9-c``, ``darknet``.
+    """The untrained network of a card: ``yolox-n`` … ``yolox-x``, ``yolox`` with depth, width, depthwise, ``centre``, ``yolo9-t`` … ``yolo9-c``.
+
+    Not trained here, but run: ``darknet`` and ``kongnet``.
 
     YOLOX and ``centre`` may have a ``verifier`` (the arguments of `Verifier`), a second stage that looks at each detection again; the first then sees
     the image ``shrink`` × smaller.
@@ -53,6 +56,8 @@ def build(card: Card) -> nn.Module:
     if name in SIZES:
         return Yolo9(name, card.tile_px)
     try:
+        if name == kongnet.NAME:
+            return kongnet.KongNet(**arguments)
         net = _first_stage(name, len(card.classes), arguments)
         return net if verifier is None else TwoStage(net, Verifier(**verifier), shrink)
     except (TypeError, ValueError) as e:

@@ -1,4 +1,4 @@
-"""Masks and hotspots in level-0 px: their outlines, and which points lie on a mask."""
+"""The outlines of masks and hotspots in level-0 px."""
 
 from __future__ import annotations
 
@@ -31,15 +31,6 @@ def outlines(mask: np.ndarray, downsample: tuple[float, float]) -> MultiPolygon:
     shape = build_area(union_all([make_valid(ring).boundary for ring in rings]))
     parts = [g for g in getattr(shape, "geoms", [shape]) if isinstance(g, Polygon) and g.area > 0]
     return MultiPolygon(parts)
-
-
-def on_mask(position: np.ndarray, mask: np.ndarray, downsample: tuple[float, float]) -> np.ndarray:
-    """Which points (M, 2) in level-0 px lie on a mask? bool (M,)"""
-    cell = np.floor(position / np.array(downsample)).astype(int)
-    inside = ((cell >= 0) & (cell < mask.shape[::-1])).all(1)
-    out = np.zeros(len(position), bool)
-    out[inside] = mask[cell[inside, 1], cell[inside, 0]]
-    return out
 
 
 def hotspot_outlines(hotspot: Mapping[str, Any]) -> list[Polygon]:

@@ -82,7 +82,7 @@ def answer(r: Mapping[str, Any]) -> str:
         return (
             f"{r['count']} mitoses in {r['area_mm2']:.2f} mm², {r['per_mm2']:.1f}/mm² (95 % {r['low']:.1f}–{r['high']:.1f}); "
             f"densest {SHAPES.get(h.get('shape', 'square'), h.get('shape'))}: {h['count']} in {h['tissue_mm2']:.2f} mm² of tissue, "
-            f"{h['per_mm2']:.1f}/mm² ({h['low']:.1f}–{h['high']:.1f}){flags}{_chance(h)}{_corrected(r)}"
+            f"{h['per_mm2']:.1f}/mm² ({h['low']:.1f}–{h['high']:.1f}){flags}{_chance(h)}{_corrected(r)}{_left_out(r)}"
         )
     if "region_mm2" in r:
         return f"{r['region']} {r['region_mm2']:.2f} mm², {r['share']:.0%} of the tissue"
@@ -114,6 +114,14 @@ def _chance(h: Mapping[str, Any]) -> str:
     if not (c := h.get("chance")):
         return ""
     return f"; scattered at random the densest would hold {c['expected']:.0f} (95 % up to {c['high']}; as many in {c['share_as_high']:.1%} of draws)"
+
+
+def _left_out(r: Mapping[str, Any]) -> str:
+    found = r.get("left_out", {})
+    if not found.get("blurred_mm2"):
+        return ""
+    there = f" with {n} more detections" if (n := found.get("blurred_detections")) else ""
+    return f"; {found['blurred_mm2']:.2f} mm² of blurred tissue{there} left out"
 
 
 def _corrected(r: Mapping[str, Any]) -> str:

@@ -14,17 +14,17 @@ from shapely.geometry.base import BaseGeometry
 
 from wsikit.aggregate.counting import Counting, Grounds
 from wsikit.aggregate.features import Inputs
+from wsikit.aggregate.searched import searched
 from wsikit.aggregate.survival import CoxRisk
 from wsikit.errors import UsageError
 from wsikit.export.corrections import Shape, mask_of
+from wsikit.grid import on_mask
 from wsikit.models import RISK_PIPELINE, Card
-from wsikit.overlay.shapes import on_mask
 from wsikit.review.answers import call_again, count_again, with_verdict
 from wsikit.review.changes import NAMES, Area, Change, Entry, Label, Move, Undo, Verdict
 from wsikit.review.journal import Journal, journal_path
 from wsikit.review.objects import UNSEEN, Objects
 from wsikit.review.risk import follows, risk_again
-from wsikit.salvage import scored_tissue
 from wsikit.store import SlideStore
 
 
@@ -102,12 +102,12 @@ class Review:
         return self._tissue
 
     def grounds(self, pipeline: str) -> Grounds:
-        """That tissue without what could not be decoded for this pipeline, where windows are looked for."""
+        """That tissue without what this pipeline has not seen well (damaged, blurred), but for what people drew; where windows are looked for."""
         known = self._grounds.get(pipeline)
         if known is None or known[0] is not self._tissue:
             if pipeline not in self._lost:
-                self._lost[pipeline] = (self.store.tissue() == 1) & ~scored_tissue(self.store, pipeline)
-            known = self._tissue, Grounds(self._tissue & ~self._lost[pipeline], self.downsample, self.store.mpp)
+                self._lost[pipeline] = (self.store.tissue() == 1) & ~searched(self.store, pipeline).tissue
+            known = self._tissue, Grounds(self._tissue & ~(self._lost[pipeline] & ~self._drawn), self.downsample, self.store.mpp)
             self._grounds[pipeline] = known
         return known[1]
 
@@ -346,7 +346,7 @@ class Review:
     def _fold(self) -> None:
         self._objects: dict[str, Objects] = {}
         self._answers: dict[str, dict[str, Any]] = {}
-        self._tissue = self._tissue0
+        self._tissue, self._drawn = self._tissue0, np.zeros_like(self._tissue0)  # the second: tissue by what people said
         for entry in self.standing:
             self._apply(entry)
 
@@ -361,7 +361,8 @@ class Review:
         elif isinstance(change, Area):
             h, w = self._tissue0.shape
             inside = mask_of([Shape("", "annotation", "", change.shape, {})], "", (w, h), self.downsample)
-            self._tissue = self._tissue | inside if change.effect == "tissue" else self._tissue & ~inside
+            drawn = change.effect == "tissue"
+            self._tissue, self._drawn = (self._tissue | inside, self._drawn | inside) if drawn else (self._tissue & ~inside, self._drawn & ~inside)
 
     def _load(self, pipeline: str) -> Objects:
         table, detection = self._tables[pipeline], self.cards[pipeline].detection

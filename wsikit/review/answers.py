@@ -9,7 +9,7 @@ import numpy as np
 
 from wsikit.aggregate.calls import call_slide
 from wsikit.aggregate.counting import count_mitoses
-from wsikit.overlay.shapes import on_mask
+from wsikit.grid import on_mask
 from wsikit.review.changes import NAMES, Entry, Verdict
 from wsikit.review.objects import UNSEEN
 from wsikit.store import Table

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -22,14 +23,14 @@ from wsikit.aggregate.occlusion import Contributions, contributions
 from wsikit.aggregate.outlier import mark_tiles
 from wsikit.aggregate.rates import detector_error
 from wsikit.aggregate.region import Within, describe_region, mosaic, region_mask
+from wsikit.aggregate.searched import searched, without_flaws
 from wsikit.aggregate.survival import CoxRisk, needed_inputs, predict_risk
 from wsikit.clock import Clock
 from wsikit.export.geojson import COLOURS, write_geojson
-from wsikit.grid import Raster, TileGrid
+from wsikit.grid import Raster, TileGrid, on_mask
 from wsikit.models import RISK_PIPELINE, Card
 from wsikit.overlay.heat import ATTENTION, explained, heat_map, heat_placement
 from wsikit.overlay.picture import write_overview
-from wsikit.overlay.shapes import on_mask
 from wsikit.review import Review
 from wsikit.run import damaged
 from wsikit.run.explain import explanation, write_explained
@@ -40,8 +41,8 @@ from wsikit.run.plan import BLOCK_LEVELS, DAMAGED, PIXELS, PYRAMID_FACTOR, QUALI
 from wsikit.run.prepare import load_plan, store_path
 from wsikit.run.quality import quality_summary, write_quality
 from wsikit.run.stains import stain_of
-from wsikit.salvage import scored_tissue, touching, without_cells
-from wsikit.store import SlideStore
+from wsikit.salvage import touching
+from wsikit.store import SlideStore, Table
 from wsikit.store.columns import write_table
 from wsikit.store.durable import digest_of, disk_errors, write_json
 from wsikit.store.image import Placement, coarser, write_image
@@ -59,6 +60,7 @@ NO_NUMBERS = (
     "low",
     "high",
     "hotspot",
+    "left_out",
     "corrected",
     "region_mm2",
     "share",
@@ -95,7 +97,7 @@ def finish_slide(run_dir: str, run_key: str, slide_id: str) -> dict[str, Any]:
     done, work, clock = finished_stages(path, plan), plan.work(), Clock()
     with clock("put together"):
         damaged.collect(store, job.max_damaged)
-        for name, stage in plan.stages.items():
+        for name, stage in sorted(plan.stages.items(), key=lambda item: item[0] != QUALITY):  # detectors leave out what is blurred
             if name == PIXELS:
                 _coarse_levels(path)
                 _write_tiles(path, store, stage, job)
@@ -202,7 +204,7 @@ def _write_columns(path: Path, store: SlideStore, stage: Stage, card: Card, ref:
     for folder in (table, overlay):
         shutil.rmtree(folder, ignore_errors=True)
     if card.task == "detect":
-        columns, (heat, place) = _detections(store, card, stage.grid, dropped, columns)
+        columns, (heat, place), attributes["blurred_detections"] = _detections(store, card, stage.grid, dropped, columns)
         channels = [f"{card.classes[0]} per mm2"]
     elif card.segmentation is not None:
         columns |= tile_columns(stage)
@@ -274,23 +276,26 @@ def _no_columns(card: Card) -> dict[str, np.ndarray]:
 
 def _detections(
     store: SlideStore, card: Card, grid: TileGrid, dropped: np.ndarray, columns: dict[str, np.ndarray]
-) -> tuple[dict[str, np.ndarray], tuple[np.ndarray, Placement]]:
-    """Detections on tissue, merged across tiles and blocks, and the density map of those that count."""
+) -> tuple[dict[str, np.ndarray], tuple[np.ndarray, Placement], int]:
+    """Detections on tissue that is not blurred, merged across tiles and blocks; the density map of those that count; and how many lay where it is blurred."""
     assert card.detection is not None
-    raster = Raster.from_json(store.attributes["survey"]["raster"])
-    tissue = without_cells(store.tissue() == 1, raster.downsample, grid, dropped)
-    columns = {k: v[on_mask(columns["position"], tissue, raster.downsample)] for k, v in columns.items()}
-    kept = merge(columns["position"], columns["score"], store.mpp, card.detection.merge_um)
+    downsample, threshold, radius_um = Raster.from_json(store.attributes["survey"]["raster"]).downsample, card.detection.threshold, card.detection.merge_um
+    ground = without_flaws(store, grid, dropped)
+    lost = on_mask(columns["position"], ground.blurred, downsample) & (columns["score"] >= np.float32(threshold))
+    n_lost = len(merge(columns["position"][lost], columns["score"][lost], store.mpp, radius_um))
+    columns = {k: v[on_mask(columns["position"], ground.tissue, downsample)] for k, v in columns.items()}
+    kept = merge(columns["position"], columns["score"], store.mpp, radius_um)
     columns = {k: v[kept] for k, v in columns.items()}
-    counted = columns["position"][columns["score"] >= card.detection.threshold]
-    heat, cell = density_map(counted, tissue, raster.downsample, store.mpp)
-    return columns, (heat[None], Placement.of(cell, store.mpp))
+    counted = columns["position"][columns["score"] >= np.float32(threshold)]
+    heat, cell = density_map(counted, ground.tissue, downsample, store.mpp)
+    return columns, (heat[None], Placement.of(cell, store.mpp)), n_lost
 
 
 def _pipeline_result(store: SlideStore, card: Card, job: Job, stage: Stage | None, within: Within | None) -> dict[str, Any]:
     """A pipeline's answer for the slide, with the model that gave it."""
     ref = job.models[card.pipeline]
-    model = {"name": ref.name, "digest": ref.digest, "trained_on": card.trained_on.domain} | card.terms
+    elsewhere = {"licence": card.licence} if card.source else {}
+    model = {"name": ref.name, "digest": ref.digest, "trained_on": card.trained_on.domain} | elsewhere | card.terms
     if stage is None:
         return {"status": "refused", "reason": store.attributes["refused"].get(card.pipeline, "not scored"), "model": model}
     table = store.tables()[card.pipeline]
@@ -304,7 +309,7 @@ def _pipeline_result(store: SlideStore, card: Card, job: Job, stage: Stage | Non
     elif card.task == "segment":
         result = _describe(store, card, len(table["map"]))
     else:
-        result = _count(store, card, table["position"], table["score"], job, within)
+        result = _count(store, card, table, job, within)
     reason = outside_domain(card, store.attributes["slide"]["phantom"]) or poor_quality(quality_summary(store)["tiles"])
     if within is not None:
         reason = reason or within.reason
@@ -337,19 +342,22 @@ def _describe(store: SlideStore, card: Card, n_tiles: int) -> dict[str, Any]:
     return describe_region(mask, survey["tissue_mm2"], Raster.from_json(survey["raster"]), card.segmentation, n_tiles)
 
 
-def _count(store: SlideStore, card: Card, position: np.ndarray, score: np.ndarray, job: Job, within: Within | None) -> dict[str, Any]:
+def _count(store: SlideStore, card: Card, table: Table, job: Job, within: Within | None) -> dict[str, Any]:
     assert card.detection is not None
     counting, facts = job.counting, job.case(store.slide_id).extra
-    downsample = tuple(store.attributes["survey"]["raster"]["downsample"])
-    tissue = scored_tissue(store, card.pipeline)
+    raster, position, score = Raster.from_json(store.attributes["survey"]["raster"]), table["position"], table["score"]
+    downsample, ground = raster.downsample, searched(store, card.pipeline)
+    tissue, dull = ground.tissue, ground.blurred
+    left_out: dict[str, Any] = {"blurred_detections": table.attributes.get("blurred_detections")}
     if within is not None:
-        tissue = tissue & within.mask
-        inside = on_mask(position, tissue, downsample)
-        position, score = position[inside], score[inside]
+        tissue, dull, left_out = tissue & within.mask, dull & within.mask, {}  # which of them lay in the region was not kept
+    inside = on_mask(position, tissue, downsample)
+    position, score = position[inside], score[inside]
     counted = position[score >= np.float32(card.detection.threshold)]
     how: dict[str, Any] = {"gradings": counting.grading, "facts": facts, "error": detector_error(card.metrics)}
     window = counting.window(card.detection.hotspot_mm2)
-    return count_mitoses(counted, len(score) - len(counted), card.detection.threshold, Grounds(tissue, downsample, store.mpp), window, **how)
+    answer = count_mitoses(counted, len(score) - len(counted), card.detection.threshold, Grounds(tissue, downsample, store.mpp), window, **how)
+    return answer | {"left_out": {"blurred_mm2": round(float(dull.sum()) * math.prod(raster.mpp) / 1e6, 6)} | left_out}
 
 
 def _risk_result(store: SlideStore, model: CoxRisk, ref: ModelRef, results: dict[str, Any], facts: Mapping[str, str]) -> tuple[dict[str, Any], Inputs | None]:

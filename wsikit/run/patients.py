@@ -128,6 +128,7 @@ def _pooled(answers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     densest = max(answers, key=lambda a: a["hotspot"]["per_mm2"])
     numbers = {"count": count, "area_mm2": area, "per_mm2": count / area, "low": low, "high": high}
     found = {"status": "ok", "reason": "", **{k: round(v, 6) for k, v in numbers.items()}, "hotspot": densest["hotspot"]}
+    found["left_out"] = {"blurred_mm2": round(sum(a.get("left_out", {}).get("blurred_mm2", 0.0) for a in answers), 6)}
     presets = {name for a in answers for name in a.get("grading", {})}
     graded = {name: [a["grading"][name] for a in answers if name in a.get("grading", {})] for name in sorted(presets)}
     return found | ({"grading": {name: max(g, key=lambda one: one.get("count_in_area", -1.0)) for name, g in graded.items()}} if graded else {})

@@ -25,7 +25,7 @@ from wsikit.store.columns import write_table
 from wsikit.store.durable import digest_of
 from wsikit.store.image import write_image
 from wsikit.tissue import quality
-from wsikit.tissue.quality import BLURRED, MIN_MEASURED, MIN_TISSUE, MPP, PENS, REASONS, TILE_PX, USED, Window
+from wsikit.tissue.quality import BLURRED, MIN_MEASURED, MIN_TISSUE, MPP, PENS, REASONS, TILE_PX, USED, Window, blurred, median_blur
 
 VERSION = 1  # raise it when a column would come out otherwise
 CHANNELS = ("tissue", "blur", "pen", "fold", "black")
@@ -127,23 +127,17 @@ def heat_channels(table: Mapping[str, np.ndarray]) -> np.ndarray:
     return np.stack([table["tissue"], blur, pen, table["fold"], table["black"]], -1).astype(np.float32)
 
 
-def median_blur(table: Mapping[str, np.ndarray]) -> float | None:
-    """The median blur of the tiles in use; None where it was not measured."""
-    found = table["blur"][(table["reason"] == USED) & ~np.isnan(table["blur"])]
-    return float(np.median(found)) if len(found) else None
-
-
 def quality_summary(store: SlideStore) -> dict[str, Any]:
     """What a slide's result says of its quality: shares of the slide (folds: of its tissue), blur, and tiles by reason."""
     table, shares = store.tables()[QUALITY], store.attributes["survey"]["shares"]
     columns = {name: table[name] for name in ("blur", "reason")}
-    blur, middle = columns["blur"][columns["reason"] == USED], median_blur(columns)
+    measured, middle = (columns["reason"] == USED) & ~np.isnan(columns["blur"]), median_blur(columns)
     count = np.bincount(columns["reason"], minlength=len(REASONS)).tolist()
     count[REASONS.index("glass")] += table.attributes["n_glass"]
     return {
         **shares,
         "blur_median": middle and round(middle, 3),
-        "blurred": None if middle is None else round(float((blur[~np.isnan(blur)] < BLURRED * middle).mean()), 6),
+        "blurred": None if middle is None else round(float(blurred(columns)[measured].mean()), 6),
         "blur_reason": table.attributes["blur_reason"],
         "tiles": dict(zip(REASONS, count, strict=True)),
     }

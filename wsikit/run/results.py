@@ -134,7 +134,8 @@ def _columns(name: str, cards: Mapping[str, Card], gradings: Sequence[str]) -> l
     elif cards[name].task == "segment":
         fields = ["status", "reason", *_REGION_FIELDS]
     else:
-        fields = ["status", "reason", *_COUNT_FIELDS, "hotspot_x", "hotspot_y", "hotspot_count", "hotspot_tissue_mm2", "hotspot_per_mm2", "hotspot_flags"]
+        fields = ["status", "reason", *_COUNT_FIELDS, "blurred_mm2"]
+        fields += [f"hotspot_{what}" for what in ("x", "y", "count", "tissue_mm2", "per_mm2", "flags")]
         fields += [f"{preset}_{what}" for preset in gradings for what in ("score", "probability", "count", "flags")]
     return [f"{name}.{f}" for f in fields]
 
@@ -196,6 +197,7 @@ def _pipeline_cells(name: str, r: Mapping[str, Any]) -> dict[str, Any]:
     if h := r.get("hotspot"):
         cells |= {"hotspot_x": h["centre"][0], "hotspot_y": h["centre"][1], "hotspot_flags": " ".join(h["flags"])}
         cells |= {f"hotspot_{k}": h[k] for k in ("count", "tissue_mm2", "per_mm2")}
+    cells["blurred_mm2"] = r.get("left_out", {}).get("blurred_mm2")
     for preset, g in (r.get("grading") or {}).items():
         cells |= {f"{preset}_score": g.get("score", g["status"]), f"{preset}_probability": g.get("probability", {}).get(g.get("score"))}
         cells |= {f"{preset}_count": g.get("count_in_area"), f"{preset}_flags": " ".join(g.get("flags", []))}

@@ -66,6 +66,22 @@ def left_out(shares: Mapping[str, np.ndarray]) -> np.ndarray:
     return np.select(cases, [USED, PEN, SCANNER, LITTLE], EMPTY).astype(np.uint8)
 
 
+def median_blur(table: Mapping[str, np.ndarray]) -> float | None:
+    """The median blur of the tiles in use, of ``blur`` float32 (N,) and ``reason`` uint8 (N,); None where it was not measured."""
+    found = table["blur"][(table["reason"] == USED) & ~np.isnan(table["blur"])]
+    return float(np.median(found)) if len(found) else None
+
+
+def blurred(table: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Which tiles are blurred, next to the slide's median? bool (N,), of ``blur`` and ``reason``; none where it was not measured.
+
+    >>> blurred({"blur": np.array([90.0, 100.0, 110.0, 5.0, np.nan]), "reason": np.zeros(5, np.uint8)}).tolist()
+    [False, False, False, True, False]
+    """
+    middle = median_blur(table)
+    return table["blur"] < BLURRED * middle if middle is not None else np.zeros(len(table["blur"]), bool)  # NaN is not less
+
+
 class Window(NamedTuple):
     """Where the pixels of a picture lie on a mask: the mask's rows int64 (H,) and columns (W,), −1 for pixels beyond the slide."""
 

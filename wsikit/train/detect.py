@@ -189,14 +189,25 @@ def train_detector(
     return write_model(out, {**card_fields, "detection": detection, "metrics": metrics}, state)
 
 
+def check_inside(slide: Points, size: tuple[int, int]) -> None:
+    """All points lie on a slide of this width and height in level-0 px.
+
+    Raises
+    ------
+    LabelsError
+        One lies outside.
+    """
+    w, h = size
+    for x, y in np.concatenate([slide.objects, slide.lookalikes]).tolist():
+        if not (0 <= x <= w and 0 <= y <= h):
+            raise LabelsError(f"{slide.item.path}: the point {x:g}, {y:g} is outside of the slide of {w} × {h} px; points are in level-0 px")
+
+
 def _crops(slide: Points, card: Card, rng: np.random.Generator, more: int = 0) -> list[Piece]:
     """A square around each point, shifted at random, and half as many, and ``more``, anywhere on tissue."""
     look = Look.at(slide.item.path, card, slide.item.mpp)
     side = card.tile_px
-    for x, y in np.concatenate([slide.objects, slide.lookalikes]).tolist():
-        if not (0 <= x <= look.slide.size.w and 0 <= y <= look.slide.size.h):
-            w, h = look.slide.size
-            raise LabelsError(f"{slide.item.path}: the point {x:g}, {y:g} is outside of the slide of {w} × {h} px; points are in level-0 px")
+    check_inside(slide, look.slide.size)
     objects, lookalikes = (p / np.array(look.raster.downsample) for p in (slide.objects, slide.lookalikes))
     tissue = np.argwhere(look.survey.mask.tissue)[:, ::-1] * np.array(look.survey.raster.downsample) / np.array(look.raster.downsample)
     anywhere = tissue[rng.integers(0, len(tissue), max(4, len(objects) // 2) + more)] if len(tissue) else np.empty((0, 2))

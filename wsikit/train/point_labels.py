@@ -102,8 +102,8 @@ def read_coco(path: Path) -> list[Points]:
                 "add it there, or give a CSV with columns path, patient, labels, whose rows name this file in 'labels'"
             )
         split, mpp = str(image.get("split") or ""), image.get("mpp")
-        if split not in ("", "train", "val") or (mpp is not None and not (isinstance(mpp, int | float) and math.isfinite(mpp))):
-            raise LabelsError(f"{path}: image {image['file_name']}: split must be train or val, and mpp a number")
+        if split not in ("", "train", "val", "test") or (mpp is not None and not (isinstance(mpp, int | float) and math.isfinite(mpp))):
+            raise LabelsError(f"{path}: image {image['file_name']}: split must be train, val or test, and mpp a number")
         item = Labelled(file, MITOSIS, patient, None if mpp is None else float(mpp), split)
         objects, lookalikes = _arrays(boxes.get(n, _nothing()))
         found.append(Points(item, objects, lookalikes, str(image.get("tumor_type") or image.get("tumour") or "")))

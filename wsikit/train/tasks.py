@@ -29,6 +29,7 @@ from wsikit.train.segment import train_segmenter
 
 OVERLAP_PX = 64  # of a segmenter's tiles: what lies at a tile's edge is seen whole by its neighbour
 VERIFIER_UM = 16.0  # a mitosis and what is beside it
+SPLITS = ("", "train", "val", "test")
 LICENCE = "not stated by whoever trained it"
 
 
@@ -92,7 +93,7 @@ def mitosis(labels: Path, out: Path, mpp: float, *, architecture: str = "yolox-n
         A slide cannot be used.
     """
     slides = read_points(labels)
-    fields = _common(out, "mitosis", "detect", ["mitosis"], mpp, [s.item for s in slides])
+    fields = _common(out, "mitosis", "detect", ["mitosis"], mpp, [s.item for s in slides if s.item.split != "test"])
     fields |= {"architecture": {"name": architecture}, "tile_px": 416, "overlap_px": 64, "min_tissue": 0.0, "detection": {"threshold": 0.5}}
     fields |= {"scaling": {"mean": [0.0, 0.0, 0.0], "std": [1.0, 1.0, 1.0]}}
     if verifier:
@@ -152,8 +153,8 @@ def _read_rows(path: Path) -> list[Points]:
         whose = {(row["patient"], row.get("split", ""), row.get("mpp", "")) for row in rows}
         if len(whose) > 1 or not rows[0]["patient"]:
             raise LabelsError(f"{path}: the rows of {name} must name one patient, the same split and the same mpp")
-        if rows[0].get("split", "") not in ("", "train", "val"):
-            raise LabelsError(f"{path}: split '{rows[0]['split']}' of {name} must be train or val")
+        if rows[0].get("split", "") not in SPLITS:
+            raise LabelsError(f"{path}: split '{rows[0]['split']}' of {name} must be train, val or test")
         points: dict[str, list[tuple[float, float]]] = {"mitosis": [], "lookalike": []}
         for row in rows:
             if row["x"] or row["y"]:
@@ -175,8 +176,8 @@ def _read_files(path: Path) -> list[Points]:
         slide, where = path.parent / row["path"], f"{path}: line {number}"
         if not row["path"] or not slide.exists():
             raise LabelsError(f"{where}: no slide at {slide}")
-        if not row["patient"] or row.get("split", "") not in ("", "train", "val"):
-            raise LabelsError(f"{where}: patient must not be empty, and split is train or val")
+        if not row["patient"] or row.get("split", "") not in SPLITS:
+            raise LabelsError(f"{where}: patient must not be empty, and split is train, val or test")
         if row["labels"] and not (path.parent / row["labels"]).is_file():
             raise LabelsError(f"{where}: no labels at {path.parent / row['labels']}; leave it empty where there are no figures")
         nothing = (np.empty((0, 2)), np.empty((0, 2)))

@@ -52,8 +52,8 @@ def fetch_model(ref: str, **told: Any) -> Path:
     """
     told = {k: v for k, v in told.items() if v not in (None, "", [], {})}
     scheme, _, name = ref.partition(":")
-    if (odd := [k for k in OF_DETECTORS if k in told]) and Path(ref).suffix.lower() not in (".onnx", *DARKNET):
-        raise UsageError(f"{ref}: {', '.join(odd)} are told of detectors in .onnx or Darknet files only")
+    if (odd := [k for k in OF_DETECTORS if k in told]) and Path(ref).suffix.lower() not in (".onnx", ".safetensors", *DARKNET) and scheme != "tia":
+        raise UsageError(f"{ref}: {', '.join(odd)} are told of detectors in .onnx, .safetensors or Darknet files, and of tia's, only")
     if scheme == "hf":
         from wsikit.models.exchange.hub import hub_folder
 

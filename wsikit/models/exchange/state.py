@@ -1,4 +1,4 @@
-"""State dicts of torchvision, timm and fastai networks as model folders."""
+"""State dicts of torchvision, timm and fastai networks, and of detectors whose architecture is known here, as model folders."""
 
 from __future__ import annotations
 
@@ -57,12 +57,24 @@ def state_folder(path: Path, told: dict[str, Any]) -> Path:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    fields = card_fields(str(path), {"name": path.stem}, told)
+    fields = _fields(path, told)
     try:
         tensors = load_file(path)
     except SafetensorError as e:
         raise WeightsMismatchError(f"{path}: not a whole safetensors file ({e})") from e
     return write_fitted(fields, tensors, str(path))
+
+
+def _fields(path: Path, told: dict[str, Any]) -> dict[str, Any]:
+    from wsikit.models.exchange import detectors, tia
+
+    if path.stem.lower() == tia.KONGNET.lower():  # as its file is called, so all about it is known
+        return tia.kongnet_fields(str(path), tia.KONGNET_PLAN, told)
+    if told.get("pipeline") != "mitosis":
+        return card_fields(str(path), {"name": path.stem}, told)
+    if missing := [k for k in ("architecture", "tile_px") if not told.get(k)]:
+        raise UsageError(f"{path}: does not say its {', '.join(missing)}; tell with wsikit models add {path} {' '.join(OPTIONS[k] + ' …' for k in missing)}")
+    return detectors.detector_fields(str(path), {"name": path.stem}, told, told["architecture"])
 
 
 def write_fitted(fields: dict[str, Any], tensors: dict[str, Any], where: str) -> Path:
