@@ -132,12 +132,15 @@ def test_tile_images_are_judged_as_training_saw_them(tmp_path: Path) -> None:
     told = table(tmp_path / "val.csv", "path,label,patient,mpp,split", [r for r in rows if r[4] == "val"])
     facts = evaluate_model(str(tmp_path / "m"), told, tmp_path / "out")
     assert (facts["slides"], facts["patients"], facts["failed"]) == (8, 4, 0)
+    assert "note" not in facts
     tiles = facts["metrics"]["tile"]["mean probability"]["balanced accuracy"].value
     assert tiles == pytest.approx(card.metrics["validation"]["balanced_accuracy"], abs=1e-4), "the card's own figure"
     (tmp_path / "cut.png").write_bytes((tmp_path / "8-0.png").read_bytes()[:300])
-    some = table(tmp_path / "some.csv", "path,label,patient,mpp", [("cut.png", "SS", "P1", 0.5), ("8-0.png", "SS", "P8", 0.5), ("9-0.png", "UPS", "P9", "")])
+    told = [("cut.png", "SS", "P1", 0.5), ("8-0.png", "SS", "P8", 0.5), ("8-1.png", "UPS", "P8", 0.5), ("9-0.png", "UPS", "P9", "")]
+    some = table(tmp_path / "some.csv", "path,label,patient,mpp", told)
     facts = evaluate_model(str(tmp_path / "m"), some, tmp_path / "some")
-    assert (facts["slides"], facts["failed"]) == (1, 2), "one is cut short, and one has no mpp"
+    assert (facts["slides"], facts["failed"]) == (2, 2), "one is cut short, and one has no mpp"
+    assert facts["note"].startswith("1 of 1 patients have labels of several classes")
 
 
 def test_a_detector_is_judged_by_its_points_pooled_over_slides(slides: dict[str, Any], tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from wsikit.evaluate_slides import MEAN, SHARE, Scored, patient_answers, patient
 from wsikit.metrics import BOOTSTRAP_DRAWS, balanced_accuracy, bootstrap, confusion
 from wsikit.models import Card
 from wsikit.run.results import write_csv
-from wsikit.train.labels import Labelled, read_labels
+from wsikit.train.labels import Labelled, of_several_classes, read_labels
 
 FOLDER, DRAWS = "evaluation", BOOTSTRAP_DRAWS
 FEW = 50  # patients, of which an ECE is not stable
@@ -38,6 +38,8 @@ def evaluate_classifier(card: Card, folder: Path, labels: Path, out: Path, worke
         if s.result["status"] != "ok":
             reasons[s.result["reason"]] = reasons.get(s.result["reason"], 0) + 1
     facts |= {"why withheld": reasons}
+    if note := of_several_classes([s.item.patient for s in kept], [s.item.label for s in kept]):
+        facts |= {"note": note}
     if not any(s.usable for s in kept):
         return facts
     tiles, _, _ = tile_answers(card, kept)

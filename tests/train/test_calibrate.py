@@ -219,6 +219,8 @@ def test_what_cannot_be_calibrated_is_refused(tmp_path: Path) -> None:
         learn(KnownTiles(tiles.probability[:0], tiles.feature[:0], tiles.label[:0], tiles.patient[:0], 0), "ABC", "x")
     both = KnownTiles(tiles.probability[:2], tiles.feature[:2], np.array([0, 1]), np.array(["P", "P"]), 1)
     assert len(both.by_patient()) == 2, "a patient with two kinds of tissue counts once for each"
+    found, _ = learn(KnownTiles(tiles.probability, tiles.feature, tiles.label, np.full(len(tiles.label), "P"), 1), "ABCDE", "x")
+    assert any(note.startswith("1 of 1 patients have labels of several classes") for note in found.notes)
     with pytest.raises(UsageError, match="a share between 0 and 1"):
         learn(tiles, "ABC", "x", 90)
     with pytest.raises(UsageError, match="only classifiers are calibrated"):

@@ -24,6 +24,7 @@ from wsikit.models import load_network, read_card
 from wsikit.models._card import CARD_FILE, Calibration, Card, Conformal, Outliers
 from wsikit.models._network import TileClassifier
 from wsikit.store.durable import write_atomic
+from wsikit.train.labels import of_several_classes
 
 if TYPE_CHECKING:
     from wsikit.train.held import HeldOut
@@ -129,6 +130,8 @@ def learn(
     if conformal is None:
         needed = math.ceil(coverage / (1 - coverage) - 1e-9)
         notes.append(f"no sets of classes: {len(groups)} patients, {needed} are needed for {100 * coverage:.0f} % coverage")
+    if several := of_several_classes([str(tiles.patient[g[0]]) for g in groups], [classes[k] for k in truth]):
+        notes.append(several)
     metrics = {f"{name}_{when}": round(float(v), 4) for when, p in (("before", before), ("after", after)) for name, v in _figures(p, truth).items()}
     known = tissue or tiles
     outliers, tensors = _outliers(known, known.by_patient(), last_layer)

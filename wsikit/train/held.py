@@ -14,7 +14,7 @@ from sklearn.metrics import roc_auc_score
 
 from wsikit.metrics import balanced_accuracy, bootstrap, confusion
 from wsikit.store.durable import write_atomic
-from wsikit.train.labels import Labelled
+from wsikit.train.labels import Labelled, of_several_classes
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,7 @@ class HeldOut:
             return balanced_accuracy(_confusion(label[rows], mean.argmax(1)[rows], self.classes))
 
         about = bootstrap(balanced, names)
+        note = of_several_classes(names, [self.classes[i] for i in label.tolist()])
         return {
             "unit": self.unit,
             "n": len(self.owner),
@@ -75,6 +76,7 @@ class HeldOut:
                 "auc": auc(label, mean),
                 "confusion": by_patient.tolist(),
             },
+            **({"note": note} if note else {}),
         }
 
     def write(self, path: Path) -> None:

@@ -117,6 +117,24 @@ def check_patients(items: Sequence[Labelled], where: Path) -> None:
             raise LabelsError(f"{where}: patient {both[0]} is in more than one {kind}; a patient belongs to one")
 
 
+def of_several_classes(patients: Sequence[str], labels: Sequence[str]) -> str:
+    """What figures of patients are worth where a patient has labels of several classes, in words; empty where none has.
+
+    >>> of_several_classes(["P1", "P2", "P2"], ["A", "A", "B"])[:52]
+    '1 of 2 patients have labels of several classes and c'
+    """
+    classes: dict[str, set[str]] = defaultdict(set)
+    for patient, label in zip(patients, labels, strict=True):
+        classes[patient].add(label)
+    several = sum(len(found) > 1 for found in classes.values())
+    if not several:
+        return ""
+    return (
+        f"{several} of {len(classes)} patients have labels of several classes and count once for each, their tiles sorted by the very label: "
+        "figures, sets and temperature of patients are too good; go by those of tiles"
+    )
+
+
 def split_by_patient(items: Sequence[Labelled], share: float = 0.2, seed: int = 0) -> tuple[list[Labelled], list[Labelled]]:
     """Training and validation slides: the CSV's splits, else a share of each class's patients is drawn. Slides of split ``test`` are in neither.
 
