@@ -17,8 +17,10 @@ import pytest
 from PIL import Image
 
 from wsikit import RESEARCH_USE_ONLY
+from wsikit.aggregate.grading import grade
+from wsikit.aggregate.hotspot import Hotspot
 from wsikit.errors import StoreMismatchError
-from wsikit.report import answer, write_reports
+from wsikit.report import answer, grading, write_reports
 from wsikit.report.pictures import hotspot_picture, top_tiles
 from wsikit.report.summary import distribution
 from wsikit.run import Run
@@ -224,10 +226,21 @@ def test_answers_in_words() -> None:
     spot = {"count": 9, "tissue_mm2": 2.0, "per_mm2": 4.5, "low": 2.06, "high": 8.54, "flags": ["partial"]}
     count = {"status": "ok", "count": 20, "area_mm2": 12.5, "per_mm2": 1.6, "low": 0.977, "high": 2.471, "hotspot": spot}
     assert answer(count) == (
-        "20 mitoses in 12.50 mm², 1.6/mm² (95 % 1.0–2.5); densest window: 9 in 2.00 mm² of tissue, 4.5/mm² (2.1–8.5); partial"
+        "20 mitoses in 12.50 mm², 1.6/mm² (95 % 1.0–2.5); densest window: 9 in 2.00 mm² of tissue, 4.5/mm² (2.1–8.5); less than 80 % of it is tissue"
     )  # fmt: skip
     risk = {"status": "ok", "risk": 0.456, "group": "high", "endpoint": "death", "survival": {"24 months": 0.8, "60 months": 0.55}}
     assert answer(risk) == "log hazard ratio 0.46 to the mean training patient, high group; without death: 0.80 at 24 months, 0.55 at 60 months"
+
+
+def test_scores_in_words() -> None:
+    facts = {"diagnosis": "leiomyosarcoma", "neoadjuvant": "no", "specimen": "biopsy"}
+    spot = Hotspot(0, 0, 1, 1, 0.867, 6, 6.92, 2.5, 15.1, ("insufficient_area",))
+    (said,) = grading({"grading": {"fnclcc": grade("fnclcc", spot, facts)}})
+    assert said.startswith("FNCLCC mitotic score: 2 (1: ")
+    assert "12 in 1.734 mm²; less tissue than was asked for; scaled up to the rule's area; its interval reaches another score; a biopsy: at least this)" in said
+    (said,) = grading({"grading": {"fnclcc": grade("fnclcc", spot, facts | {"diagnosis": "ARMS"})}})
+    assert said.startswith("FNCLCC mitotic score: not applicable, not used for arms")
+    assert grading({"grading": {}}) == []
 
 
 @pytest.mark.parametrize("status", ["abstained", "refused", "failed"])

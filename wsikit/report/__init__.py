@@ -17,6 +17,10 @@ from wsikit.report.summary import distribution, throughput
 from wsikit.store import open_store
 from wsikit.store.durable import write_atomic
 
+FLAGS = {
+    "insufficient_area": "less tissue than was asked for", "partial": "less than 80 % of it is tissue", "rescaled": "scaled up to the rule's area",
+    "borderline": "its interval reaches another score", "minimum": "a biopsy: at least this",
+}  # fmt: skip
 SHAPES = {"square": "window", "4:3": "4:3 window", "circle": "circle", "fields": "consecutive fields"}
 
 
@@ -35,7 +39,7 @@ def write_reports(folder: Path) -> Path:
         raise StoreMismatchError(f"{folder}: no results of a wsikit run here; give the folder that wsikit score wrote with -o")
     run = json.loads((folder / "run.json").read_text())
     pages = Environment(loader=PackageLoader("wsikit.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    pages.globals.update(statement=RESEARCH_USE_ONLY, answer=answer, reviewed=reviewed)
+    pages.globals.update(statement=RESEARCH_USE_ONLY, answer=answer, grading=grading, reviewed=reviewed)
     out = folder / "reports"
     for result in results:
         picture = folder / "slides" / f"{result['slide_id']}.png"
@@ -78,7 +82,7 @@ def answer(r: Mapping[str, Any]) -> str:
         return f"{r['call']} (doubt {r['doubt']:.2f}, {r['n_tiles']} tiles; among these only: {p}{alone}{strange})"
     if "count" in r:
         h = r["hotspot"]
-        flags = f"; {', '.join(h['flags'])}" if h["flags"] else ""
+        flags = "".join(f"; {FLAGS[f]}" for f in h["flags"])
         return (
             f"{r['count']} mitoses in {r['area_mm2']:.2f} mm², {r['per_mm2']:.1f}/mm² (95 % {r['low']:.1f}–{r['high']:.1f}); "
             f"densest {SHAPES.get(h.get('shape', 'square'), h.get('shape'))}: {h['count']} in {h['tissue_mm2']:.2f} mm² of tissue, "
@@ -93,6 +97,21 @@ def answer(r: Mapping[str, Any]) -> str:
     between = {t: f" (95 % {low:.2f}–{high:.2f})" for t, (low, high) in r.get("survival_interval", {}).items()}
     survival = ", ".join(f"{p:.2f}{between.get(t, '')} at {t}" for t, p in r["survival"].items())
     return f"log hazard ratio {r['risk']:.2f} to the mean training patient, {group}; without {r['endpoint']}: {survival}"
+
+
+def grading(r: Mapping[str, Any]) -> list[str]:
+    """Published scores of a mitotic count in words, each with the probability of every score and the rule; none where the run asked for none."""
+    said = []
+    for g in (r.get("grading") or {}).values():
+        if g["status"] == "ok":
+            p = ", ".join(f"{score}: {v:.2f}" for score, v in g["probability"].items())
+            flags = "".join(f"; {FLAGS[f]}" for f in g["flags"])
+            assumed = "".join(f"; assumes {a}" for a in g["assumes"])
+            told = f"{g['score']} ({p}; {g['count_in_area']:.4g} in {g['area_mm2']} mm²{flags}){assumed}"
+        else:
+            told = f"{g['status'].replace('_', ' ')}, {g['reason']}"
+        said.append(f"{g['title']}: {told}. {g['rule']}; {g['component']}.")
+    return said
 
 
 def reviewed(r: Mapping[str, Any]) -> str:

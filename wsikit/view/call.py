@@ -17,7 +17,7 @@ from wsikit import RESEARCH_USE_ONLY
 from wsikit.errors import WsikitError
 from wsikit.overlay.picture import window
 from wsikit.report import answer as in_words
-from wsikit.report import reviewed
+from wsikit.report import grading, reviewed
 from wsikit.report.pictures import risk_curve
 from wsikit.store import SlideStore
 from wsikit.view.session import Session, session_of
@@ -110,11 +110,7 @@ def pipeline_html(name: str, r: Mapping[str, Any]) -> str:
 
 def _grades(r: Mapping[str, Any]) -> str:
     """Published scores of the mitotic count, where the run was asked for them."""
-    rows = [
-        f"<tr><td>{escape(name)}</td><td>{escape(', '.join(f'{k} {v}' for k, v in found.items() if isinstance(v, str | int | float)))}</td></tr>"
-        for name, found in (r.get("grading") or {}).items()
-    ]
-    return f"<table>{''.join(rows)}</table>" if rows else ""
+    return "".join(f"<p>{escape(told)}</p>" for told in grading(r))
 
 
 def _bar(name: str, value: float) -> str:
