@@ -7,22 +7,23 @@ from typing import Any
 
 import griffe
 
-LISTED = re.compile(r"^(\w+(?:, \w+)*) : (.+)$(?!\n[ ])", re.M)
+# of attributes, ``name : type`` with words below it is what a numpydoc parser expects, and stays
+LISTED = {"Parameters": re.compile(r"^(\w+(?:, \w+)*) : (.+)$", re.M), "Attributes": re.compile(r"^(\w+(?:, \w+)*) : (.+)$(?!\n[ ])", re.M)}
 
 
 class Described(griffe.Extension):
     """Moves those words from where a numpydoc parser looks for types to where it looks for words."""
 
     def on_object(self, *, obj: griffe.Object, **kwargs: Any) -> None:
-        """Of each object's docstring, the section of parameters, and the sign for text as it is, which Markdown does not know."""
+        """Of each object's docstring, the sections of parameters and attributes, and the sign for text as it is, which Markdown does not know."""
         if obj.docstring is None:
             return
-        obj.docstring.value = obj.docstring.value.replace("\n::\n\n", "\n")
-        if "Parameters\n---" not in obj.docstring.value:
-            return
-        before, title, rest = obj.docstring.value.partition("Parameters\n---")
-        section, blank, after = rest.partition("\n\n")
-        obj.docstring.value = before + title + LISTED.sub(r"\1\n    \2", section) + blank + after
+        text = obj.docstring.value.replace("\n::\n\n", "\n")
+        for title, listed in LISTED.items():
+            before, line, rest = text.partition(f"{title}\n---")
+            section, blank, after = rest.partition("\n\n")
+            text = before + line + listed.sub(r"\1\n    \2", section) + blank + after
+        obj.docstring.value = text
 
 
 __all__ = ["Described"]

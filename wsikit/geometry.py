@@ -1,4 +1,4 @@
-"""Where things are: points, sizes and boxes in level-0 pixels, unless the name says otherwise.
+"""Where things are: sizes, boxes and levels in level-0 pixels, unless the name says otherwise.
 
 x runs right, y runs down, the origin is the corner of the first pixel; boxes are half-open.
 """
@@ -8,13 +8,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from typing import NamedTuple
-
-
-class Point(NamedTuple):
-    """A position, x to the right and y down."""
-
-    x: float
-    y: float
 
 
 class Size(NamedTuple):

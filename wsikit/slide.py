@@ -51,6 +51,7 @@ class Slide:
     Attributes
     ----------
     path : Path
+        Where it is; an address is a path too.
     size : Size
         Width and height of level 0.
     levels : tuple of Level

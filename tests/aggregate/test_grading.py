@@ -140,7 +140,7 @@ def test_settings_that_cannot_be_are_refused_by_name() -> None:
     assert parse_counting(field_mm=0.55, fields=10).window(2.0).area_mm2 == pytest.approx(2.376, abs=1e-3)
     assert parse_counting(shape="circle").window(1.5) == Window(1.5, "circle")
     for bad, named in (
-        ({"area_mm2": -1.0}, "area_mm2"),
+        ({"area_mm2": -1.0}, "--hotspot-area: Input should be greater than 0"),
         ({"shape": "hexagon"}, "shape"),
         ({"grading": ["french"]}, "no grading is called 'french'; there are: fnclcc"),
         ({"area_mm2": 2.0, "field_mm": 0.5}, "not both"),

@@ -159,6 +159,12 @@ def test_a_preview_is_no_slide(tmp_path: Path) -> None:
         wk.open_slide(tmp_path / "a.vsi")
 
 
+def test_isyntax_is_named_and_not_taken_for_a_text(tmp_path: Path) -> None:
+    (tmp_path / "a.isyntax").write_text('<DataObject ObjectType="DPUfsImport">' + " " * 600)
+    with pytest.raises(UnsupportedFormatError, match=r"a\.isyntax: a Philips iSyntax.*convert it to OME-TIFF"):
+        wk.open_slide(tmp_path / "a.isyntax", trusted=True)
+
+
 def test_fluorescence_of_a_brightfield_scanner(data: Path) -> None:
     with wk.open_slide(data / "slides" / "hamamatsu-fluo-DAPI.ndpi") as slide:
         assert "fluorescence" in slide.facts.not_he

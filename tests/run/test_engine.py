@@ -239,3 +239,14 @@ def test_a_slide_whose_reader_hangs_is_named_and_the_others_finish(
     run = wk.score([poison, slide], tmp_path / "run", ["sts-subtype"], workers=workers, mpp_override=0.5, task_seconds=8.0)
     assert "died or hung each time" in run.failed["poison"]
     assert run.results["small"]["status"] == "ok"
+
+
+@pytest.mark.slow
+def test_a_script_without_its_guard_is_told_so(slide: Path, tmp_path: Path) -> None:
+    """Each worker imports the script that started it, and would start it again."""
+    script = tmp_path / "script.py"
+    script.write_text(f"import wsikit as wk\nwk.score([{str(slide)!r}], 'run', ['sts-subtype'], workers=1)\n")
+    done = subprocess.run([sys.executable, script], cwd=tmp_path, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 1
+    assert "EngineError: worker processes do not start" in done.stderr.splitlines()[-1]
+    assert "if __name__ == '__main__':" in done.stderr.splitlines()[-1]

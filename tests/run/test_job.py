@@ -153,7 +153,7 @@ def test_models_that_cannot_be(names: list[str] | None, models: dict[str, str | 
         ({"pixels": Pixels(tile_px=15)}, "tiles have 16 to 4096 px"),
         ({"pixels": Pixels(tile_px=256, overlap_px=256)}, "an even overlap smaller than that"),
         ({"pixels": Pixels(tile_px=256, overlap_px=3)}, "an even overlap"),
-        ({"pixels": Pixels(mpp=0.04)}, r"an mpp of 0\.04 is outside 0\.05–20"),
+        ({"pixels": Pixels(mpp=0.04)}, r"--mpp 0\.04: µm/px of the stored pixels must be 0\.05 to 20"),
         ({"pixels": Pixels(codec="lzma")}, "codec 'lzma' is not known"),
         ({"stain": "magenta"}, "magenta"),
         ({"device": "cuda:77"}, "device 'cuda:77' cannot be used here"),

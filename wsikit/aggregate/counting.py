@@ -48,6 +48,9 @@ class Counting(BaseModel):
         return Window(self.area_mm2 or model_mm2, self.shape, self.fields)
 
 
+_TYPED = {"area_mm2": "--hotspot-area", "shape": "--hotspot-shape", "field_mm": "--field-diameter", "fields": "--fields", "grading": "--grading"}
+
+
 def parse_counting(**given: Any) -> Counting:
     """The settings that were given; those that are None have their defaults.
 
@@ -63,7 +66,8 @@ def parse_counting(**given: Any) -> Counting:
         return Counting(**chosen)
     except ValidationError as e:
         first = e.errors()[0]
-        raise UsageError(f"{' '.join(map(str, first['loc']))}: {first['msg'].removeprefix('Value error, ')}") from e
+        name = str(first["loc"][0])
+        raise UsageError(f"{_TYPED.get(name, name)}: {first['msg'].removeprefix('Value error, ')}") from e
 
 
 class Grounds:

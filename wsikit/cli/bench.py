@@ -25,6 +25,7 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Time decoding, reading, resampling, stain, encoding and inference on one slide, alone and together, and name the bottleneck.
 
+        \b
         Example: wsikit bench a.svs --model phantom-mitosis
         Example: wsikit bench a.svs --slides-per-hour --pipeline mitosis --pipeline sts-subtype
 

@@ -20,6 +20,7 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """List the pipelines, what each is for and the model that it takes by default; check pipeline files.
 
+        \b
         Example: wsikit pipelines
         Example: wsikit pipelines pipelines/all.toml mine.toml
         """

@@ -99,6 +99,10 @@ def find_model(ref: str | Path, *, phantoms: bool = False) -> Path:
 def load_model(ref: str | Path, device: str = "cpu", engine: str = "torch") -> Network:
     """A model, ready to predict.
 
+    Its ``card`` says what it is and has seen. Its ``predict`` takes uint8 (B, H, W, 3) at ``card.mpp`` µm/px, in the stain that the card names. A classifier
+    answers with ``probability`` float32 (B, K), in the order of ``card.classes``, and ``feature`` float32 (B, D); a detector with
+    one `Detections` per image.
+
     Parameters
     ----------
     ref : the name of a model at hand, a pipeline's name, a model folder, ``hf:owner/name``, ``timm:name``, ``tia:name``, or an ``.onnx`` file

@@ -72,7 +72,7 @@ class Network(ABC):
 
     @abstractmethod
     def predict(self, images: np.ndarray | Tensor) -> Any:
-        """What the model says of uint8 (B, H, W, 3) images at the card's mpp."""
+        """What the model says of uint8 (B, H, W, 3) images at the card's mpp: see `wsikit.models.load_model`."""
 
 
 class TileClassifier(Network):

@@ -156,7 +156,7 @@ def find_reader(path: Path, name: str | None = None) -> type[Reader]:
         return registry()[name]
     for reader in candidates(path):
         return reader
-    known = "supported are whole-slide formats of OpenSlide, DICOM, OME-TIFF, OME-Zarr, JPEG and PNG"
+    known = "supported are whole-slide formats of OpenSlide, CZI, DICOM, OME-TIFF, OME-Zarr, JPEG and PNG"
     raise UnsupportedFormatError(f"{path}: {_what_it_is(path)}; {known}")
 
 
@@ -167,6 +167,8 @@ def _what_it_is(path: Path) -> str:
         return "the file is empty"
     with path.open("rb") as f:
         head = f.read(512)
+    if path.suffix.lower() == ".isyntax":  # begins with XML, and would pass as a text file
+        return "a Philips iSyntax, which only its maker's library reads; export it as TIFF there, or convert it to OME-TIFF"
     if head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
         return "a TIFF that no reader can use (truncated, or not a brightfield RGB image)"
     if b"\0" not in head:

@@ -63,7 +63,7 @@ def score(
     OutputError
         The folder cannot be written, or the disk is full; what is done is kept.
     EngineError
-        The scheduler cannot be reached.
+        Workers do not start, or the scheduler cannot be reached.
 
     Examples
     --------

@@ -34,6 +34,7 @@ _BESIDE_OPTIONS = {
     "host": "127.0.0.1", "nthreads": 1, "resources": {BESIDE: 1}, "dashboard": False, "preload": [__name__],
     "env": {"CUDA_VISIBLE_DEVICES": "", "WSIKIT_THREADS": "1"},
 }  # fmt: skip
+_GUARD = "a script of your own must begin its work below if __name__ == '__main__':, or take workers=0"
 _ADVICE = "check the address, or leave --scheduler out"
 
 
@@ -122,7 +123,7 @@ def open_pool(where: Where, device: str = "cpu") -> Iterator[Pool]:
     Raises
     ------
     EngineError
-        The scheduler cannot be reached, or has no workers; the batch system refuses.
+        Workers do not start; the scheduler cannot be reached, or has no workers; the batch system refuses.
     UsageError
         ``workers`` is below 0, a scheduler and a cluster are both given, or ``tls`` has no keys.
     """
@@ -212,7 +213,13 @@ def visible_gpus(device: str) -> list[str]:
 
 @contextlib.contextmanager
 def _local_cluster(workers: int, device: str, worker_bytes: int) -> Iterator[Any]:
-    """Worker processes on this machine, reachable from this machine only."""
+    """Worker processes on this machine, reachable from this machine only.
+
+    Raises
+    ------
+    EngineError
+        They do not start.
+    """
     import dask
     from distributed import Nanny, Scheduler, SpecCluster
 
@@ -223,8 +230,13 @@ def _local_cluster(workers: int, device: str, worker_bytes: int) -> Iterator[Any
     # only what is set before a process starts reaches its memory allocator and its logging
     environment = _ENVIRONMENT | {"WSIKIT_THREADS": str(max(1, cores() // workers))}
     rules = {"distributed.nanny.pre-spawn-environ": {}, "distributed.scheduler.allowed-failures": 1} | _MEMORY_RULES | _SHORT_MEMORY
-    with _inherited(environment), dask.config.set(rules), SpecCluster(workers=nannies, scheduler=scheduler, silence_logs=50) as cluster:
-        yield cluster
+    with _inherited(environment), dask.config.set(rules):
+        try:
+            made = SpecCluster(workers=nannies, scheduler=scheduler, silence_logs=50)
+        except RuntimeError as e:  # each worker process imports the script that starts it, and without the guard starts it again
+            raise EngineError(f"worker processes do not start ({e}); {_GUARD}") from e
+        with made as cluster:
+            yield cluster
 
 
 @contextlib.contextmanager

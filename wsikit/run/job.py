@@ -209,7 +209,7 @@ def check_job(job: Job) -> None:
         if not 16 <= job.pixels.tile_px <= 4096 or not 0 <= job.pixels.overlap_px < job.pixels.tile_px or job.pixels.overlap_px % 2:
             raise UsageError("tiles have 16 to 4096 px, and an even overlap smaller than that")
         if job.pixels.mpp is not None and not 0.05 <= job.pixels.mpp <= 20:
-            raise UsageError(f"an mpp of {job.pixels.mpp:g} is outside 0.05–20")
+            raise UsageError(f"--mpp {job.pixels.mpp:g}: µm/px of the stored pixels must be 0.05 to 20, such as 0.5")
     if not 0 <= job.max_damaged < 1:
         raise UsageError(f"a damaged share of {job.max_damaged:g}: give one from 0 to below 1, such as 0.001")
     if not 256 <= job.block_px <= 16384:
@@ -239,7 +239,8 @@ def check_device(device: str) -> None:
         torch.zeros(1, device=device).cpu()  # "meta" takes numbers and never gives them back
     except (RuntimeError, AssertionError, ValueError) as e:
         why = (str(e).strip().splitlines() or [type(e).__name__])[0].split(". ")[0].removesuffix(".")
-        raise UsageError(f"device '{device}' cannot be used here ({why[:100]}); devices are cpu, cuda, cuda:1 …, mps: try --device cpu") from e
+        why = "there is none of that name" if why.startswith("Expected one of") else why[:100]  # torch lists what nobody here has heard of
+        raise UsageError(f"device '{device}' cannot be used here ({why}); devices are cpu, cuda, cuda:1 …, mps: try --device cpu") from e
 
 
 def write_run(folder: Path, job: Job, **more: Any) -> None:

@@ -49,7 +49,19 @@ class Overlay:
 
 
 class SlideStore:
-    """A slide store, read.
+    """A slide store, read; `open_store` opens one.
+
+    Attributes
+    ----------
+    path : Path
+        The folder.
+    attributes : dict
+        What the store says of itself: slide facts, plan, stain, model cards.
+
+    Raises
+    ------
+    StoreMismatchError
+        The folder is not a wsikit store, or of another schema.
 
     Examples
     --------
@@ -84,7 +96,15 @@ class SlideStore:
         return [(self._array(p), place) for p, place in _datasets(self._root)]
 
     def image(self, mpp: float | None = None) -> zarr.Array:
-        """Pixels uint8 (3, H, W): the coarsest level that still has ``mpp`` µm/px or finer; without, the finest."""
+        """Pixels uint8 (3, H, W): the coarsest level that still has ``mpp`` µm/px or finer; without, the finest.
+
+        Where pixels were not kept, all there is has about 8 µm/px.
+
+        Raises
+        ------
+        DamagedStoreError
+            They are missing, or their metadata damaged.
+        """
         levels = self.levels()
         fine = [array for array, place in levels if mpp is not None and max(place.scale) <= mpp * 1.02]
         return fine[-1] if fine else levels[0][0]
@@ -104,7 +124,13 @@ class SlideStore:
         return read_array(self._array("labels/quality/0"))
 
     def tables(self) -> dict[str, Table]:
-        """Columns of every pipeline that was scored, by its name."""
+        """Columns of every pipeline that was scored, by its name.
+
+        Raises
+        ------
+        DamagedStoreError
+            Their metadata are damaged.
+        """
         return {name: Table(group) for name, group in sorted(self._groups("tables"))}
 
     def overlays(self) -> list[str]:

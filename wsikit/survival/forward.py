@@ -81,12 +81,3 @@ def attention_log_risk(sums: Sums) -> float:
 def attention_risk(tensors: Tensors, bags: Sequence[np.ndarray]) -> np.ndarray:
     """The log risk of each bag: float64 (n,)."""
     return np.array([attention_log_risk(attention_sums(tensors, bag)) for bag in bags])
-
-
-def without_each(attention_: np.ndarray, score: np.ndarray) -> np.ndarray:
-    """How much the bag's log risk falls when a tile is taken out: float64 (N,); above 0 where the tile raises it. Exact, for attention pooling."""
-    total = float((attention_ * score).sum())
-    rest = 1 - attention_
-    with np.errstate(divide="ignore", invalid="ignore"):
-        left = (total - attention_ * score) / rest
-    return np.where(rest > 1e-12, total - left, 0.0)

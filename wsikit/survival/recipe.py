@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
@@ -203,10 +203,6 @@ class Recipe:
             return fit_logistic(z, names, follow.event, self.penalty if self.penalty is not None else 0.01)
         penalty = choose_penalty(z, follow, event_folds(follow, INNER_FOLDS, seed)) if self.penalty is None else self.penalty
         return fit_cox(z, names, follow, penalty)
-
-    def without_signature(self) -> Recipe:
-        """The same with its columns alone."""
-        return replace(self, signature="")
 
 
 @dataclass(frozen=True)
