@@ -25,6 +25,7 @@ LARGE_BYTES = 8_000_000  # of weights; smaller networks are not worth the conver
 LIMIT = {OPENVINO: 1e-3, BFLOAT16: 2e-2}  # of a probability, against torch in float32
 _PRECISION = {OPENVINO: "f32", BFLOAT16: "bf16"}
 _TILES = 8
+BATCH = 4  # tiles of a pass at most: one thread is as fast with it as with more, and the last pass of a block is less in vain
 
 
 class Compiled(nn.Module):
@@ -68,8 +69,8 @@ def accelerate(model: Any, engine: str) -> None:
         return
     if not isinstance(model, Classifier) or model.device.type != "cpu":
         raise ModelError(f"model {model.card.name}: engine {engine} runs classifiers of torch on the CPU; use --engine {TORCH}")
-    side = model.card.tile_px
-    model.net = Compiled(_converted(model), (model.card.batch, 3, side, side), engine)
+    side, model.batch = model.card.tile_px, min(model.card.batch, BATCH)
+    model.net = Compiled(_converted(model), (model.batch, 3, side, side), engine)
 
 
 def choose_engine(card: Card, folder: Path, device: str, wanted: str = AUTO) -> tuple[str, float | None]:
@@ -153,10 +154,10 @@ def _converted(model: Classifier) -> Path:
     """The network up to its features as a file that OpenVINO reads, written once."""
     from wsikit.store.durable import atomic_path
 
-    path = _cache(model.card) / "features.onnx"
+    path = _cache(model.card) / f"features-{model.batch}.onnx"
     if not path.exists():
         side = model.card.tile_px
-        example = torch.zeros(model.card.batch, 3, side, side)
+        example = torch.zeros(model.batch, 3, side, side)
         with atomic_path(path) as tmp, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that this exporter, which needs nothing more installed, is the older one
             torch.onnx.export(model.net, (example,), str(tmp), dynamo=False, do_constant_folding=True)

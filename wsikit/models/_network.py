@@ -38,6 +38,7 @@ class Network(ABC):
 
     def __init__(self, card: Card, net: nn.Module, device: str = "cpu") -> None:
         self.card = card
+        self.batch = card.batch  # tiles of a forward pass, always
         self.device = torch.device(device)
         self.net: nn.Module = net.eval().requires_grad_(False).to(self.device).to(memory_format=torch.channels_last)
         self._mean = torch.tensor(card.scaling.mean, device=self.device).view(1, 3, 1, 1)
@@ -54,7 +55,7 @@ class Network(ABC):
         return ((x - self._mean) / self._std).contiguous(memory_format=torch.channels_last)
 
     def _batches(self, images: np.ndarray | Tensor) -> Iterator[tuple[Tensor, int]]:
-        """Scaled batches of always the card's size, and how many rows of each are real.
+        """Scaled batches of always the same size, and how many rows of each are real.
 
         Kernels are chosen by shape, and different kernels add in a different order: with a fixed shape the
         same tile gives the same bits whichever tiles are beside it.
@@ -63,11 +64,11 @@ class Network(ABC):
         if tensor.ndim != 4 or tensor.shape[3] != 3 or tensor.dtype != torch.uint8:
             found = f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"
             raise ModelError(f"model {self.card.name}: images must be uint8 (B, H, W, 3), not {found}")
-        for start in range(0, len(tensor), self.card.batch):
-            part = tensor[start : start + self.card.batch]
+        for start in range(0, len(tensor), self.batch):
+            part = tensor[start : start + self.batch]
             real = len(part)
-            if real < self.card.batch:
-                part = torch.cat([part, part[-1:].expand(self.card.batch - real, -1, -1, -1)])
+            if real < self.batch:
+                part = torch.cat([part, part[-1:].expand(self.batch - real, -1, -1, -1)])
             yield self._scaled(part), real
 
     @abstractmethod
