@@ -161,3 +161,44 @@ def test_a_licence_is_shown_and_kept_once_somebody_says_yes(cli: Any, monkeypatc
     assert "give hf:owner/name, or one of uni, " in cli("models", "accept", "nothing").error
     assert "nothing of it is cached" in cli("models", "add", "hf:bioptimus/H-optimus-0", "--accept-licence").err
     assert given()["h-optimus-0"] != "no"
+
+
+def test_verify_finds_a_card_that_was_edited_and_what_could_be_run(cli: Any, home: Path, mine: Path) -> None:
+    assert cli("models", "add", mine).code == 0
+    assert "my-mitosis: whole" in cli("models", "verify", "my-mitosis").out
+    for name in ("hook.py", "more/weights.pth"):
+        file = home / "my-mitosis" / name
+        file.parent.mkdir(exist_ok=True)
+        file.write_text("import os")
+        found = cli("models", "verify", "my-mitosis")
+        assert (found.code, f"holds {name}: a model holds nothing that can be run or unpickled" in found.out) == (1, True)
+        file.unlink()
+    card = json.loads((home / "my-mitosis/card.json").read_text())
+    (home / "my-mitosis/card.json").write_text(json.dumps(card | {"detection": card["detection"] | {"threshold": 0.3}}))
+    found = cli("models", "verify", "my-mitosis")
+    assert (found.code, "its card was edited since the model was added (digest then " in found.out) == (1, True)
+
+
+def test_a_broken_card_is_left_out_of_the_list_with_its_reason(cli: Any, home: Path, mine: Path) -> None:
+    cli("models", "add", mine)
+    (home / "my-mitosis/card.json").write_text("{")
+    listed = cli("models", "list")
+    assert (listed.code, len(listed.out.splitlines())) == (0, 1 + len(BUNDLED))
+    assert "left out: " in listed.err
+    assert "put the card right, or fetch the model again" in listed.err
+    card = json.loads((mine / "card.json").read_text())
+    (mine / "card.json").write_text(json.dumps(card | {"weights": card["weights"] | {"file": "model.pth"}}))
+    assert "pickles are never opened, and wsikit models add FILE says how" in cli("models", "show", mine).error
+    (mine / "card.json").write_text(json.dumps(card | {"auto_map": "x.py"}))
+    assert "auto_map: a card has no such field" in cli("models", "show", mine).error
+    (mine / "card.json").write_text(json.dumps(card | {"name": "mitosis"}))
+    assert "a model of this name comes with wsikit" in cli("models", "add", mine).error
+
+
+@pytest.mark.parametrize(("name", "said"), [("mitosis", "slides like those"), ("phantom-mitosis", "synthetic slides only; it abstains on real ones")])
+def test_show_says_what_a_model_may_be_used_for(cli: Any, name: str, said: str) -> None:
+    use = cli("models", "show", name).out.splitlines()[0]
+    assert use.startswith("use ")
+    assert said in use
+    assert "research only, no diagnosis" in use
+    assert "licence Apache-2.0" in use

@@ -30,9 +30,15 @@ def _list(as_json: Json = False) -> None:
 
     Example: wsikit models list
     """
+    from wsikit.errors import CardError
     from wsikit.models import available, read_card
 
-    cards = [(read_card(folder), folder) for folder in available().values()]
+    cards = []
+    for folder in available().values():
+        try:
+            cards.append((read_card(folder), folder))
+        except CardError as e:
+            typer.echo(f"wsikit: left out: {e}", err=True)
     if as_json:
         show_json([c.model_dump() | {"digest": c.digest, "folder": str(f)} for c, f in cards])
     else:
@@ -50,7 +56,21 @@ def _show(model: Name, as_json: Json = False) -> None:
     folder = find_model(model)
     card = read_card(folder)
     facts = card.model_dump() | {"digest": card.digest, "folder": str(folder)}
-    show_json(facts) if as_json else show_facts(dict(_flat(facts)))
+    show_json(facts) if as_json else show_facts({"use": _use(card)} | dict(_flat(facts)))
+
+
+def _use(card: Any) -> str:
+    """What a model may be used for, in words."""
+    from wsikit.models._card import NOT_STATED
+
+    domains = {
+        "phantom": "synthetic slides only; it abstains on real ones",
+        "photographs": "its features only; its classes are things in photographs",
+        "histology": "slides like those it was trained on",
+    }
+    stated = NOT_STATED not in card.licence
+    terms = card.terms.get("terms") or (f"licence {card.licence}" if stated else f"licence {card.licence}: ask whoever made it before you use or share it")
+    return f"research only, no diagnosis; {domains[card.trained_on.domain]}; {terms}"
 
 
 def _flat(facts: dict[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
@@ -93,7 +113,8 @@ def _add(
     Example: wsikit models add foersch.safetensors --architecture fastai:densenet121 --pipeline sts-subtype --classes DDLPS,LMS,MFS,SS,UPS --mpp 0.5 --tile 1024
     """
     from wsikit.errors import UsageError
-    from wsikit.models import CARD_FILE, check_model, fetch_model, installed_folder
+    from wsikit.models import BUNDLED, CARD_FILE, check_model, fetch_model, installed_folder
+    from wsikit.models._whole import keep_digest
     from wsikit.models.exchange.state import parse_architecture
     from wsikit.store.durable import write_atomic
 
@@ -109,11 +130,14 @@ def _add(
         raise UsageError(f"{model}: a model folder's card says everything; edit {CARD_FILE} there")
     folder = Path(model) if Path(model).is_dir() else fetch_model(model, **told)
     card = check_model(folder)
+    if card.name in {p.parent.name for p in BUNDLED.glob(f"*/{CARD_FILE}")}:
+        raise UsageError(f"{card.name}: a model of this name comes with wsikit; name yours otherwise in its card (or with --name)")
     target = installed_folder() / card.name
     if (target / CARD_FILE).exists():
         raise UsageError(f"{target}: a model of this name is there already; remove it, or name yours otherwise in its card (or with --name)")
     for file in (*card.files, CARD_FILE):  # nothing else comes along; the card last, since it makes the folder a model
         write_atomic(target / file, (folder / file).read_bytes())
+    keep_digest(card, installed_folder())
     typer.echo(f"{card.name} is now the model of pipeline {card.pipeline}: {target}")
     typer.echo(f"licence: {card.licence}; {card.trained_on.domain}: {card.trained_on.description}")
 
@@ -186,13 +210,15 @@ def _verify(models: Annotated[list[str] | None, typer.Argument(help="Names or fo
     from wsikit.cli.main import OK, SOME_FAILED
     from wsikit.errors import ModelError
     from wsikit.models import available, check_model, find_model
+    from wsikit.models._whole import changed_since, check_beside
 
     folders = {name: find_model(name) for name in models or sorted(available())}
     problems = {}
     for name, folder in folders.items():
         try:
             card = check_model(folder)
-            problems[name] = ""
+            check_beside(card, folder)
+            problems[name] = changed_since(card, folder)
         except ModelError as e:
             problems[name] = str(e)
         if not as_json:

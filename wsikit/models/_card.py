@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from wsikit.errors import CardError, WeightsMismatchError
 
 CARD_FILE = "card.json"
+NOT_STATED = "not stated"
 SIGNATURE = "signature"
 
 
@@ -282,6 +283,12 @@ def is_non_commercial(licence: str) -> bool:
     return _NON_COMMERCIAL.search(licence) is not None
 
 
+_IN_WORDS = {
+    "weights.file": "must name a .safetensors or .onnx file beside the card; pickles are never opened, and wsikit models add FILE says how to convert one",
+    "extra_forbidden": "a card has no such field; whoever wrote it made it for something else, so nothing of it is used",
+}
+
+
 def read_card(folder: Path) -> Card:
     """The card of a model folder.
 
@@ -297,7 +304,9 @@ def read_card(folder: Path) -> Card:
         raise CardError(f"{folder}: no readable {CARD_FILE} ({e.strerror}); a model is a folder with {CARD_FILE} and safetensors weights") from e
     except ValidationError as e:
         first = e.errors()[0]
-        raise CardError(f"{path}: {'.'.join(map(str, first['loc'])) or 'the file'}: {first['msg']}") from e
+        where = ".".join(map(str, first["loc"])) or "the file"
+        said = _IN_WORDS.get(where, _IN_WORDS.get(first["type"], f"{first['msg']}; put the card right, or fetch the model again"))
+        raise CardError(f"{path}: {where}: {said}") from e
 
 
 def check_weights(card: Card, folder: Path) -> Path:

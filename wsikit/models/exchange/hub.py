@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from wsikit.errors import ModelError, UnknownModelError, UsageError
-from wsikit.models._card import CARD_FILE, read_card
+from wsikit.models._card import CARD_FILE, NOT_STATED, read_card
 from wsikit.models.exchange import SAFELY
 from wsikit.models.exchange.licences import readable, repository, require_accepted
-from wsikit.models.exchange.state import NOT_STATED, card_fields, write_fitted
+from wsikit.models.exchange.state import card_fields, write_fitted
 
 STATE = "model.safetensors"
 

@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from wsikit.errors import CardError, UsageError, WeightsMismatchError
-from wsikit.models._card import CARD_FILE, Card, Weights, write_model
+from wsikit.models._card import CARD_FILE, NOT_STATED, Card, Weights, write_model
 from wsikit.models.exchange import slug
 
 NEEDED = ("pipeline", "classes", "mpp", "tile_px", "architecture")
 OPTIONS = {"pipeline": "--pipeline", "classes": "--classes", "mpp": "--mpp", "tile_px": "--tile", "architecture": "--architecture"}
 TOOLS = {"module.", "_orig_mod.", "model.", "net.", "backbone."}  # what DataParallel, torch.compile and trainers put before every name
-NOT_STATED = "not stated"
 _LATER = Weights(sha256="0" * 64)
 
 
