@@ -17,7 +17,8 @@ from wsikit.store.durable import write_atomic
 from wsikit.store.image import Placement
 
 SIDE_PX = 640
-_STRIP_PX = 46
+_LEAST_PX = 15  # of letters
+_FOOT = "Research use only. Not for diagnosis. Colours: dark 0, yellow the highest (1, or the densest field)."
 _VIRIDIS = np.array([[68, 1, 84], [59, 82, 139], [33, 145, 140], [94, 201, 98], [253, 231, 37]], np.float64)
 _INK, _PAPER = (30, 30, 30), (255, 255, 255)
 
@@ -193,20 +194,29 @@ def _framed(rgb: np.ndarray, store: SlideStore, place: Placement, result: dict[s
         for part in hotspot_outlines(hotspot):
             um = (get_coordinates(part) - 0.5) * np.array(store.mpp)
             at = (um - np.array(place.translation)) / np.array(place.scale) + 0.5
-            ImageDraw.Draw(image).line([(x, y) for x, y in at.tolist()], fill=(230, 159, 0), width=3, joint="curve")
+            ImageDraw.Draw(image).line([(x, y) for x, y in at.tolist()], fill=(230, 159, 0), width=max(3, max(image.size) // 250), joint="curve")
     return image
 
 
 def _sheet(panels: list[tuple[str, str, Image.Image]]) -> Image.Image:
-    font = ImageFont.load_default(15)
     width = max(max(p.width for *_, p in panels), 260)
     height = max(p.height for *_, p in panels)
-    sheet = Image.new("RGB", (len(panels) * (width + 8) - 8, height + _STRIP_PX + 22), _PAPER)
+    whole = len(panels) * (width + 8) - 8
+    letters, foot = _letters([t for name, answer, _ in panels for t in (name, answer)], width, height), _letters([_FOOT], whole, height)
+    line = round(1.33 * letters.size)
+    strip = 2 * line + 6
+    sheet = Image.new("RGB", (whole, height + strip + round(1.5 * foot.size)), _PAPER)
     draw = ImageDraw.Draw(sheet)
     for i, (name, answer, image) in enumerate(panels):
         x = i * (width + 8)
-        draw.text((x + 4, 3), name, _INK, font)
-        draw.text((x + 4, 23), answer, _INK, font)
-        sheet.paste(image, (x, _STRIP_PX))
-    draw.text((4, height + _STRIP_PX + 2), "Research use only. Not for diagnosis. Colours: dark 0, yellow the highest (1, or the densest field).", _INK, font)
+        draw.text((x + 4, 3), name, _INK, letters)
+        draw.text((x + 4, 3 + line), answer, _INK, letters)
+        sheet.paste(image, (x, strip))
+    draw.text((4, height + strip + 2), _FOOT, _INK, foot)
     return sheet
+
+
+def _letters(texts: list[str], width: int, height: int) -> Any:
+    """Letters that grow with the panels, so that they can be read however small the picture is shown, as long as the longest text fits."""
+    longest = max(ImageFont.load_default(100).getlength(t) for t in texts)
+    return ImageFont.load_default(max(_LEAST_PX, min(height // 16, int(100 * (width - 8) / max(longest, 1.0)))))
