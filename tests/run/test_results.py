@@ -12,7 +12,9 @@ import pytest
 
 from wsikit.aggregate.rates import poisson_interval
 from wsikit.errors import DamagedStoreError
+from wsikit.models import find_model, read_card
 from wsikit.run.cases import Case
+from wsikit.run.finish import _no_columns
 from wsikit.run.job import Job, read_run
 from wsikit.run.results import failed_result, read_result, write_csv, write_results
 
@@ -116,6 +118,13 @@ def test_a_slide_that_withholds_does_not_count(job: Job, result: dict[str, Any],
     found = rows(tmp_path / "patients.csv")
     assert float(found["P"]["mitosis.per_mm2"]) == 3.0
     assert (found["Q"]["mitosis.status"], found["Q"]["mitosis.reason"]) == ("abstained", "not what it was trained on")
+
+
+@pytest.mark.parametrize(("name", "more"), [("mitosis", {"atypical"}), ("phantom-mitosis", set())])
+def test_a_slide_without_tissue_has_the_columns_of_others(name: str, more: set[str]) -> None:
+    columns = _no_columns(read_card(find_model(name)))
+    assert set(columns) == {"row", "position", "score", "class", "size"} | more
+    assert {len(v) for v in columns.values()} == {0}
 
 
 def test_without_patients_there_is_no_table_of_them(undisturbed: Path) -> None:

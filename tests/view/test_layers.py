@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import pytest
 import wsikit as wk
 from wsikit.run import Run
 from wsikit.slide import Slide
-from wsikit.view.layers import lazy_level, slide_layers, store_layers, to_world
+from wsikit.view.layers import lazy_level, plan_layers, slide_layers, store_layers, to_world
 from wsikit.view.reader import get_reader
 
 
@@ -28,6 +29,16 @@ def layers(scored: Run) -> dict[str, tuple[Any, dict[str, Any], str]]:
 def test_every_kind_of_layer_is_there(layers: dict[str, Any]) -> None:
     assert {"slide", "stain-normalised", "tissue", "mitosis", "mitosis below threshold", "mitosis hotspot", "mitosis: mitosis per mm2"} <= set(layers)
     assert {f"sts-subtype: {c}" for c in ("DDLPS", "LMS", "MFS", "SS", "UPS")} <= set(layers)
+
+
+def test_stripes_are_those_of_an_answer_that_was_looked_for(scored: Run) -> None:
+    """Of two withheld answers, the one whose model saw no tile has nothing to hatch."""
+    store = scored.store("lms")
+    withheld = {"status": "abstained", "reason": "x"}
+    result = store.result | {"pipelines": store.result["pipelines"] | {"rms-subtype": withheld | {"n_tiles": 0}, "sts-subtype": withheld | {"n_tiles": 40}}}
+    with patch.object(type(store), "result", result):
+        shown = {made[1]["name"] for p in plan_layers(store, None) if p.shown for made in [p.make()]}
+    assert {n for n in shown if "no answer" in n} == {"sts-subtype: no answer"}
 
 
 def test_all_images_start_at_the_slides_corner(layers: dict[str, Any]) -> None:

@@ -22,7 +22,7 @@ from wsikit.slide import Slide
 from wsikit.view.app import PANELS, open_viewer, session_of
 from wsikit.view.layers import to_world
 from wsikit.view.review import BRUSH_LAYER, KEYS
-from wsikit.view.tools import MEASURE, magnification, settled, write_picture
+from wsikit.view.tools import MEASURE, magnification, settled, wrapped, write_picture
 
 pytestmark = pytest.mark.usefixtures("screen")
 
@@ -191,6 +191,24 @@ def test_the_call_is_overruled_and_all_is_in_the_tables(viewer: Any, folder: Pat
     assert (row["sts-subtype.call"], row["sts-subtype.reviewed_call"], row["sts-subtype.reviewed_comment"]) == ("LMS", "MFS", "myxoid")
     assert row["mitosis.reviewed_by"] == "AB"
     assert list(verify_run(folder)) == []
+
+
+def test_outlines_and_rings_are_seen_at_every_zoom(viewer: Any) -> None:
+    outline, rings = viewer.layers["mitosis hotspot"], viewer.layers["mitosis"]
+    for zoom in (0.02, 0.5, 4.0):  # screen px per µm
+        viewer.scene.camera.zoom = zoom
+        session_of(viewer)._zoomed.timeout.emit()
+        assert outline.edge_width[0] * zoom == pytest.approx(3.0, rel=0.12)
+    assert rings.canvas_size_limits[0] >= 8
+
+
+def test_a_legend_is_as_wide_as_its_picture() -> None:
+    from PIL import ImageFont
+
+    font = ImageFont.load_default(14)
+    lines = wrapped("one two three four five six seven", font, 80)
+    assert " ".join(lines) == "one two three four five six seven"
+    assert max(font.getlength(line) for line in lines) <= 80 < font.getlength(" ".join(lines[:2]))
 
 
 KILLED = """

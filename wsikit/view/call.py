@@ -9,20 +9,22 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from qtpy.QtCore import QSize, Qt
+from qtpy.QtCore import Qt
 from qtpy.QtGui import QIcon, QPixmap
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QScrollArea, QSizePolicy, QToolButton, QVBoxLayout, QWidget
 
 from wsikit import RESEARCH_USE_ONLY
 from wsikit.errors import WsikitError
+from wsikit.geometry import Region
 from wsikit.overlay.picture import window
 from wsikit.report import answer as in_words
 from wsikit.report import grading, reviewed
 from wsikit.report.pictures import risk_curve
+from wsikit.slide import Slide
 from wsikit.store import SlideStore
 from wsikit.view.session import Session, session_of
 
-TILES, TILE_PX = 5, 76
+TILES, TILE_PX = 5, 62
 BAR_PX = 110
 ACROSS_UM = 300.0
 
@@ -70,10 +72,10 @@ class Call(QScrollArea):
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(2)
         try:
-            for picture, place, p in top_tiles(store, name, answer["call"]):
+            for picture, place, p in top_tiles(store, name, answer["call"], self.session.slide):
                 button = QToolButton()
                 button.setIcon(QIcon(_pixmap(picture)))
-                button.setIconSize(QSize(TILE_PX - 26, TILE_PX - 26))
+                button.setStyleSheet(f"icon-size: {TILE_PX - 6}px; max-width: {TILE_PX}px; padding: 1px;")  # napari's own sheet makes it 28 px
                 button.setText(f"{p:.2f}")
                 button.setToolTip(f"Tile with {answer['call']} {p:.2f}: click to go there")
                 button.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextUnderIcon)
@@ -85,14 +87,20 @@ class Call(QScrollArea):
         return row
 
 
-def top_tiles(store: SlideStore, name: str, call: str) -> Iterator[tuple[np.ndarray, tuple[float, float], float]]:
-    """The tiles that are most like the call: picture uint8 (H, W, 3), centre in level-0 px, probability."""
+def top_tiles(store: SlideStore, name: str, call: str, slide: Slide | None) -> Iterator[tuple[np.ndarray, tuple[float, float], float]]:
+    """The tiles that are most like the call: picture uint8 (H, W, 3), centre in level-0 px, probability.
+
+    Pictures are of the slide where it is there: a store may keep no finer pixels than its overview's.
+    """
     table = store.tables()[name]
     p = table["probability"][:, table.attributes["classes"].index(call)]
     origin, size = table["origin"], table["size"]
     for i in np.argsort(-p, kind="stable")[:TILES]:
         x, y, w, h = (float(v) for v in (*origin[i], *size[i]))
-        rgb, _ = window(store, (x, y, x + w, y + h), 512)
+        if slide is None:
+            rgb, _ = window(store, (x, y, x + w, y + h), 512)
+        else:
+            rgb = slide.read(Region(round(x), round(y), round(w), round(h)), mpp=max(slide.mpp or (1.0,)) * max(1.0, w / (2 * TILE_PX)))
         yield rgb, (x + w / 2, y + h / 2), float(p[i])
 
 

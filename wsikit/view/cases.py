@@ -57,7 +57,7 @@ class Cases(QWidget):
         self.table.horizontalHeader().setSortIndicator(-1, Qt.SortOrder.AscendingOrder)  # doubtful first, until a header is clicked
         self.table.resizeColumnsToContents()
         if rows:
-            self.count.setText(f"{len(rows)} slides, doubtful ones first. Research use only.")
+            self.count.setText(f"{len(rows)} slide{'' if len(rows) == 1 else 's, doubtful ones first'}. Research use only.")
         self._mark()
 
     def _mark(self) -> None:

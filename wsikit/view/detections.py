@@ -12,11 +12,10 @@ from wsikit.overlay.picture import colours
 from wsikit.review import NAMES, UNSEEN
 from wsikit.review.changes import LABELS
 from wsikit.review.objects import Objects
-from wsikit.view.layers import UNITS, to_world
+from wsikit.view.layers import RING_PX, RING_UM, UNITS, to_world
 
 NEAR = 4_000  # as many points are drawn at most; more are shown as their density
 SETTLED_MS = 40  # after a movement
-RING_UM = 20.0
 DENSE_CELLS = 512  # along the longer side of the density picture
 _COUNTS = np.array([counts for counts, _ in LABELS.values()])
 # from white over sky to deep blue: colours that tissue in H&E does not have, in an order that colour-blind eyes see as well
@@ -33,7 +32,7 @@ class DetectionLayers:
     def __init__(self, viewer: Any, name: str, found: Objects, mpp: tuple[float, float], size_px: tuple[int, int]) -> None:
         self.viewer, self.name, self.mpp, self._size_px = viewer, name, mpp, size_px
         self.found, self.below = found, False
-        ring = {"units": UNITS, "size": RING_UM, "border_width": 0.12, "out_of_slice_display": False}
+        ring = {"units": UNITS, "size": RING_UM, "border_width": 0.12, "canvas_size_limits": RING_PX, "out_of_slice_display": False}
         start = np.empty((0, 2))
         self.density = viewer.add_image(**self._density_options())
         self.points = viewer.add_points(start, name=name, face_color="transparent", border_color="white", symbol="disc", features={"score": []}, **ring)

@@ -26,7 +26,8 @@ LayerData = tuple[Any, dict[str, Any], str]
 _TILE_PX = 1024
 UNITS = ("um", "um")
 UNDECIDED = 0.5  # a tile whose likeliest class is below it speaks for none
-MITOSIS, BELOW, HOTSPOT = "#d55e00", "#56b4e9", "#e69f00"
+MITOSIS, BELOW, HOTSPOT = "#d55e00", "#56b4e9", "#d55e00"  # the last is told from the yellow of a heat map
+RING_UM, RING_PX = 20.0, (10.0, 10_000.0)  # a ring is never smaller than that on the screen, or nobody would see it on a whole slide
 
 
 def _placed(place: Placement, **more: Any) -> dict[str, Any]:
@@ -86,7 +87,7 @@ def plan_layers(store: SlideStore, slide: Slide | None) -> list[Planned]:
                 shown = name == first and channel == answer.get("call")
                 made.append((shown, partial(_heat, store, name, i, answer, shown)))
         if name in pipelines and name in tables and tables[name].attributes.get("task") == "classify":
-            shown = answer.get("status") != "ok" and not hatched
+            shown = answer.get("status") != "ok" and not hatched and bool(answer.get("n_tiles"))
             hatched |= shown
             made.append((shown, partial(_hatched, store, name, answer, shown)))
     made += [(False, partial(_region, store, name, mask)) for name in pipelines if (mask := store.region(name)) is not None]
@@ -181,7 +182,7 @@ def _detections(store: SlideStore, name: str, answer: dict[str, Any]) -> Iterabl
     score, at = table["score"], to_world(table["position"], store.mpp)
     status = answer.get("status")
     counted = score >= answer.get("threshold", 0.5)
-    ring: dict[str, Any] = {"units": UNITS, "symbol": "disc", "face_color": "transparent", "border_width": 0.12, "size": 20.0}
+    ring: dict[str, Any] = {"units": UNITS, "symbol": "disc", "face_color": "transparent", "border_width": 0.12, "size": RING_UM, "canvas_size_limits": RING_PX}
     suffix = "" if status == "ok" else f" ({status})"
     yield at[~counted], {"name": f"{name} below threshold{suffix}", "border_color": BELOW, "visible": False, **ring}, "points"
     yield at[counted], {"name": f"{name}{suffix}", "border_color": MITOSIS, "features": {"score": score[counted]}, "visible": status == "ok", **ring}, "points"

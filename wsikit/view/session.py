@@ -20,6 +20,7 @@ from wsikit.view.layers import Planned, find_slide, hotspot_layer, plan_layers, 
 
 _SESSIONS: dict[int, Session] = {}
 Target = Path | SlideStore | Slide
+OUTLINE_PX = 3.0
 CLOSE_UM = 120.0  # what is seen across when one detection is looked at
 
 
@@ -53,6 +54,9 @@ class Session(QObject):
         self.drops: QObject | None = None  # what takes what is dropped on the window
         self._timer = QTimer(interval=0, singleShot=True)
         self._timer.timeout.connect(self._add_next)
+        self._zoomed = QTimer(interval=60, singleShot=True)
+        self._zoomed.timeout.connect(self._outline_width)
+        viewer.scene.camera.events.zoom.connect(self._zoom)
         viewer.window._qt_window.installEventFilter(self)
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:  # noqa: D102 (Qt's name)
@@ -64,6 +68,8 @@ class Session(QObject):
         """The window goes: what was said goes into the run's results."""
         self.commit()
         self._timer.stop()
+        self._zoomed.stop()
+        self.viewer.scene.camera.events.zoom.disconnect(self._zoom)
         self._planned = []
         for shown in self.detections.values():
             shown.close()
@@ -182,7 +188,7 @@ class Session(QObject):
         lines = [self.store.slide_id if self.store else self.slide.path.name if self.slide else ""]
         heat = [v for v in self.viewer.layers if v.visible and v.metadata.get("legend")]
         lines += [f"colours: {v.name}, {v.contrast_limits[0]:g} to {v.contrast_limits[1]:.3g}" for v in heat]
-        if self.detections:
+        if any(v.points.visible and v.shown.any() for v in self.detections.values()):
             lines.append("rings: the bluer, the higher the score")
         self.viewer.canvas.overlays.text.text = "\n".join([*lines, "Research use only"])
 
@@ -238,6 +244,17 @@ class Session(QObject):
         else:
             layer.data = data
             layer.features, layer.text = {"label": options["text"]["string"]}, options["text"]
+        self._outline_width()
+
+    def _zoom(self, _: Any = None) -> None:
+        self._zoomed.start()
+
+    def _outline_width(self) -> None:
+        """Outlines of windows are as thick on the screen at every zoom: on a whole slide one of a fixed width would vanish."""
+        um = OUTLINE_PX / self.viewer.scene.camera.zoom
+        for layer in self.viewer.layers:
+            if layer.name in {f"{name} hotspot" for name in self.detections} and abs(layer.edge_width[0] / um - 1) > 0.1:
+                layer.edge_width = um
 
     # what is said
 
@@ -249,6 +266,7 @@ class Session(QObject):
         for i, (name, shown) in enumerate(self.detections.items()):
             shown.changed(self.review.objects(name))
             self._outline(name, 1002 + 10 * i)
+        self.describe()
         self.reviewed.emit()
 
     def commit(self) -> None:
