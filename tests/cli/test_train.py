@@ -8,7 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 
+from wsikit.cli.main import app
+from wsikit.cli.train import ONLY, TASKS
 from wsikit.run import Run
 
 
@@ -36,11 +39,22 @@ def test_train_refuses_before_any_work(cli: Any, labels: Path, tmp_path: Path) -
         ("subtype", "--labels", labels, "-o", out, "--acgan", 5, "--mil"): "--acgan is for classifiers of tiles",
         ("mitosis", "--labels", labels, "-o", out, "--mil"): "--mil is for sts-subtype, rms-subtype and subtype, not for mitosis",
         ("tumour", "--labels", labels, "-o", out, "--folds", 3): "--folds and --by-site are not for tumour",
+        ("survival", "--labels", labels, "-o", out, "--folds", 3): "--folds is not for survival",
+        ("mitosis", "--labels", labels, "-o", out, "--tile", 256): "--tile is for sts-subtype, rms-subtype, subtype and tumour, not for mitosis",
+        ("subtype", "--labels", labels, "-o", out, "--endpoint", "OS"): "--endpoint is for survival, not for subtype",
+        ("survival", "--labels", labels, "-o", out, "--epochs", 3): "--epochs is for sts-subtype, rms-subtype, subtype, tumour and mitosis, not for survival",
         ("subtype", "--labels", labels, "-o", out, "--device", "banana"): "device 'banana' cannot be used here",
     }
     for arguments, says in wrong.items():
         assert cli("train", *arguments).error.startswith(says)
     assert not out.exists()
+
+
+def test_every_option_of_one_training_is_there() -> None:
+    group: Any = typer.main.get_command(app)
+    options = {option.name for option in group.commands["train"].params}
+    assert set(ONLY) < options
+    assert all(set(tasks) < set(TASKS) for tasks in ONLY.values())
 
 
 @pytest.mark.parametrize("mpp", ["0", "nan", "-1", "50"])

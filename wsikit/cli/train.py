@@ -15,6 +15,15 @@ if TYPE_CHECKING:
     from wsikit.train.recipe import Recipe
 
 TASKS = ("sts-subtype", "rms-subtype", "subtype", "tumour", "mitosis", "survival")
+SUBTYPES, BY_RECIPE, NETWORKS = TASKS[:3], TASKS[:4], TASKS[:5]
+_ONLY = {  # the options that not every training has
+    ("survival",): "features feature endpoint clinical columns method tiles_of select penalty groups horizon outcome by_months condition",
+    ("mitosis",): "rounds verifier scale paste",
+    SUBTYPES: "mil",
+    BY_RECIPE: "per_slide preset recipe tile stain init precision tensorboard",
+    NETWORKS: "epochs mpp architecture device",
+}
+ONLY = {option: tasks for tasks, options in _ONLY.items() for option in options.split()}
 
 
 def register(app: typer.Typer) -> None:
@@ -22,6 +31,7 @@ def register(app: typer.Typer) -> None:
 
     @app.command()
     def train(
+        context: typer.Context,
         task: Annotated[str, typer.Argument(help=f"{', '.join(TASKS)}.")],
         labels: Annotated[Path, typer.Option("--labels", help="CSV with the columns above.")],
         out: Annotated[Path, typer.Option("-o", "--out", metavar="MODEL", help="The model's folder.")],
@@ -31,39 +41,42 @@ def register(app: typer.Typer) -> None:
         clinical: Annotated[list[str] | None, typer.Option("--clinical", help="survival: columns of the labels; repeatable. [default: all]")] = None,
         columns: Annotated[Path | None, typer.Option("--columns", metavar="CSV", help="survival: more columns by patient, such as radiomics.")] = None,
         method: Annotated[str, typer.Option("--method", help="survival: cox, deepsurv, discrete, or attention (over tiles).")] = "cox",
-        tiles_of: Annotated[str, typer.Option("--tiles-of", metavar="PIPELINE", help="attention: whose tile features.")] = "sts-subtype",
-        select: Annotated[str, typer.Option("--select", help="survival: mrmr or lasso, inside each fold.")] = "",
-        penalty: Annotated[float | None, typer.Option("--penalty", min=0, help="survival: ridge. [default: chosen inside each fold]")] = None,
+        tiles_of: Annotated[str, typer.Option("--tiles-of", metavar="PIPELINE", help="survival by attention: whose tile features.")] = "sts-subtype",
+        select: Annotated[str, typer.Option("--select", help="survival: mrmr or lasso, inside each fold. [default: all features]")] = "",
+        penalty: Annotated[float | None, typer.Option("--penalty", min=0, help="survival: the ridge penalty λ. [default: chosen inside each fold]")] = None,
         groups: Annotated[int, typer.Option("--groups", help="survival: 2 risk groups (median) or 3 (tertiles).")] = 2,
         horizon: Annotated[list[float] | None, typer.Option("--horizon", help="survival: months; repeatable. [default: 12 36 60]")] = None,
-        by_site: Annotated[bool, typer.Option("--by-site", help="Validate with each site left out, instead of folds.")] = False,
+        by_site: Annotated[bool, typer.Option("--by-site", help="subtypes, survival: validate with each site left out, instead of folds.")] = False,
         outcome: Annotated[str, typer.Option("--outcome", help="survival: a yes/no column of the labels instead of times.")] = "",
         by_months: Annotated[float | None, typer.Option("--by-months", help="survival: did it happen by then, yes or no?")] = None,
         condition: Annotated[str, typer.Option("--condition", metavar="PIPELINE=CLASS", help="survival: for slides of this call only.")] = "",
-        epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="In all. [default: the recipe's; mitosis 12]")] = None,
+        epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="Passes over the training tiles. [default: the recipe's; mitosis 12]")] = None,
         mpp: Annotated[float | None, typer.Option("--mpp", help="µm/px to train at. [default: the recipe's; mitosis 0.25]")] = None,
         per_slide: Annotated[int, typer.Option("--per-slide", min=1, help="Tiles drawn from each slide.")] = 200,
         preset: Annotated[str, typer.Option("--preset", help="plain, foersch, zhang, deeppath, or unet. [default: the task's own]")] = "",
         recipe: Annotated[Path | None, typer.Option("--recipe", metavar="TOML", help="Values in place of a preset's.")] = None,
         architecture: Annotated[
-            str, typer.Option("--architecture", help="torchvision:resnet18, timm:convnext_tiny …; mitosis yolox-n to -x, yolo9-t to -c.")
+            str,
+            typer.Option(
+                "--architecture", help="torchvision:resnet18, timm:convnext_tiny …; mitosis yolox-n to -x, yolo9-t to -c. [default: the recipe's; yolox-n]"
+            ),
         ] = "",
-        tile: Annotated[int | None, typer.Option("--tile", min=16, max=4096, help="Tile side, px.")] = None,
-        stain: Annotated[str, typer.Option("--stain", help="macenko, vahadane, reinhard or none.")] = "",
-        init: Annotated[str, typer.Option("--init", help="imagenet, none, a file of weights, or a model to go on from.")] = "",
-        precision: Annotated[str, typer.Option("--precision", help="fp32, bf16 or fp16.")] = "",
-        folds: Annotated[int, typer.Option("--folds", min=0, help="Cross-validate first. Columns 'fold' or --by-site come before.")] = 0,
-        mil: Annotated[bool, typer.Option("--mil", help="Call slides by attention over tiles; the network is the encoder, as it starts.")] = False,
+        tile: Annotated[int | None, typer.Option("--tile", min=16, max=4096, help="Tile side, px. [default: the recipe's]")] = None,
+        stain: Annotated[str, typer.Option("--stain", help="Of its tiles: macenko, vahadane, reinhard or none. [default: the recipe's]")] = "",
+        init: Annotated[str, typer.Option("--init", help="imagenet, none, a file of weights, or a model to go on from. [default: the recipe's]")] = "",
+        precision: Annotated[str, typer.Option("--precision", help="fp32, bf16 or fp16. [default: the recipe's]")] = "",
+        folds: Annotated[int, typer.Option("--folds", min=0, help="subtypes: cross-validate first. A column 'fold' or --by-site comes before.")] = 0,
+        mil: Annotated[bool, typer.Option("--mil", help="subtypes: call slides by attention over tiles; the network is the encoder, as it starts.")] = False,
         acgan: Annotated[
-            int, typer.Option("--acgan", min=0, metavar="EPOCHS", help="Fill up rare classes with synthetic tiles, and measure what they are worth.")
+            int, typer.Option("--acgan", min=0, metavar="EPOCHS", help="subtypes: fill up rare classes with synthetic tiles, and measure what they are worth.")
         ] = 0,
         tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Also write TensorBoard's files (extra 'tensorboard').")] = False,
         rounds: Annotated[int | None, typer.Option("--rounds", min=0, help="mitosis: rounds of false finds that are trained on too. [default: 1]")] = None,
         verifier: Annotated[bool, typer.Option("--verifier", help="mitosis: a second stage that looks at each find again.")] = False,
         scale: Annotated[tuple[float, float] | None, typer.Option("--scale", help="mitosis: µm/px from … to that fields are shown at.")] = None,
         paste: Annotated[float | None, typer.Option("--paste", min=0, max=1, help="mitosis: share of fields with figures pasted in. [default: 0.25]")] = None,
-        seed: Annotated[int, typer.Option("--seed")] = 0,
-        device: Annotated[str, typer.Option("--device")] = "cpu",
+        seed: Annotated[int, typer.Option("--seed", help="Of everything random.")] = 0,
+        device: Annotated[str, typer.Option("--device", help="cpu, cuda or mps.")] = "cpu",
     ) -> None:
         """Train a model; patients are never on both sides of a split.
 
@@ -90,12 +103,13 @@ def register(app: typer.Typer) -> None:
 
         if task not in TASKS:
             raise UsageError(f"task '{task}': there are {', '.join(TASKS)}")
+        check_ways(task, acgan=acgan, mil=mil, folds=folds, by_site=by_site)
+        check_options(task, [name for name in context.params if "DEFAULT" not in str(context.get_parameter_source(name))])
         if out.exists() and (not out.is_dir() or any(p.name != "training" for p in out.iterdir())):
             raise UsageError(f"{out}: is there already and not an empty folder, nor an unfinished training; choose a new one with -o")
         if mpp is not None and not is_believable(mpp):
             raise UsageError(f"--mpp {mpp:g}: µm/px must be {MIN_MPP} to {MAX_MPP}")
         check_device(device)
-        check_ways(task, acgan=acgan, mil=mil, folds=folds, by_site=by_site)
         options: dict[str, Any] = {"seed": seed, "log": typer.echo}
         if task == "survival":
             how: dict[str, Any] = {"method": method, "tiles_of": tiles_of, "select": select, "penalty": penalty, "groups": groups, "by_site": by_site}
@@ -153,13 +167,28 @@ def check_ways(task: str, *, acgan: int, mil: bool, folds: int, by_site: bool) -
     """
     from wsikit.errors import UsageError
 
-    classifier = task.endswith("subtype")
-    if mil and not classifier:
-        raise UsageError(f"--mil is for sts-subtype, rms-subtype and subtype, not for {task}")
-    if acgan and (mil or not classifier):
+    if acgan and (mil or task not in SUBTYPES):
         raise UsageError("--acgan is for classifiers of tiles (sts-subtype, rms-subtype, subtype), without --mil")
     if task in ("tumour", "mitosis") and (folds or by_site):
         raise UsageError(f"--folds and --by-site are not for {task}: give its labels a column split, once for each fold")
+    if task == "survival" and folds:
+        raise UsageError("--folds is not for survival, which is always validated in five; --by-site leaves out whole sites instead")
+
+
+def check_options(task: str, typed: list[str]) -> None:
+    """An option that a training does not have would change nothing, without a word.
+
+    Raises
+    ------
+    UsageError
+        One was given.
+    """
+    from wsikit.errors import UsageError
+
+    for name in typed:
+        tasks = ONLY.get(name, TASKS)
+        if task not in tasks:
+            raise UsageError(f"--{name.replace('_', '-')} is for {' and '.join(filter(None, [', '.join(tasks[:-1]), tasks[-1]]))}, not for {task}")
 
 
 def course_of(mpp: float, scale: tuple[float, float] | None, paste: float | None, rounds: int | None, epochs: int, seed: int, device: str) -> Course:
