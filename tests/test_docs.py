@@ -62,6 +62,14 @@ def test_the_python_runs(page: Path, phantom: Any, scored: Any, tmp_path: Path, 
         exec(compile(code, str(page), "exec"), {"__name__": "page"})
 
 
+def test_the_readmes_python_runs(phantom: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mpl.use("Agg")
+    monkeypatch.chdir(tmp_path)
+    Path("a.svs").symlink_to(phantom.path)
+    (code,) = PYTHON.findall((ROOT / "README.md").read_text())
+    exec(compile(code, "README.md", "exec"), {"__name__": "page"})
+
+
 @pytest.mark.parametrize("page", [p for p in PAGES if p.suffix == ".md"], ids=str)
 def test_links_between_files_lead_somewhere(page: Path) -> None:
     made = {"cli.md", "models.md", "notebooks.md", "api.md"}  # by mkdocs.yml's hooks; MkDocs checks all links of the site

@@ -238,3 +238,11 @@ def test_export_into_a_file_or_below_one(cli: Any, run_copy: Path, tmp_path: Pat
         message = cli("export", run_copy, "--to", kind, "-o", target).error
         assert message.startswith(f"{target}/lms.")
         assert message.endswith("choose another folder with -o")
+
+
+def test_options_that_would_change_nothing_are_refused(cli: Any, small: Path, tmp_path: Path) -> None:
+    out = ["-o", tmp_path / "run"]
+    assert cli("score", small, *out, "--scheduler", "tcp://127.0.0.1:1", "--workers", 2).error.startswith("--workers is of processes on this machine")
+    assert cli("tile", small, *out, "--tls", tmp_path).error.startswith("--tls is for --scheduler")
+    assert cli("doctor", "--csv", tmp_path / "good.csv").error.startswith("these options are of an archive")
+    assert not (tmp_path / "run").exists()

@@ -33,7 +33,11 @@ def register(app: typer.Typer) -> None:
         Example: wsikit doctor
         Example: wsikit doctor archive/ --csv good.csv && wsikit score good.csv -o out/
         """
+        from wsikit.errors import UsageError
+
         if not paths:
+            if csv or pipeline or model or mpp_override is not None or no_estimate or processes:
+                raise UsageError("these options are of an archive: name its slides, folders or CSVs; wsikit doctor alone checks the installation")
             return _installation(as_json)
         return _slides(paths, csv, None if no_estimate else (pipeline, model or []), mpp_override, processes, as_json)
 

@@ -178,8 +178,13 @@ def _cases(inputs: Sequence[str | Path], chosen: Settings) -> list[Case]:
 def _where(chosen: Settings, workers: int | None, scheduler: str | None, *, models: bool) -> tuple[Where, int]:
     """Where the work is done, and the side of its blocks."""
     block_px, worker_bytes = chosen.block_px, 0
+    elsewhere = scheduler is not None or chosen.cluster is not None
+    if elsewhere and workers:
+        raise UsageError("--workers is of processes on this machine; a scheduler has those it was given, and a cluster those of its file (least, most)")
+    if chosen.tls is not None and scheduler is None:
+        raise UsageError("--tls is for --scheduler tls://…; the file of a --cluster names its own")
     if chosen.memory:
-        if scheduler is not None or chosen.cluster is not None:
+        if elsewhere:
             raise UsageError("--memory is of worker processes on this machine; those of a scheduler or cluster have what they were started with")
         wanted = default_workers(chosen.device) if workers is None else workers
         workers, block_px, worker_bytes = share_out(parse_memory(chosen.memory), wanted, models=models)
