@@ -21,7 +21,7 @@ from wsikit.overlay.heat import TITLE, explained
 from wsikit.run.damaged import advice
 from wsikit.run.device import device_errors
 from wsikit.run.explain import explain
-from wsikit.run.job import load_job
+from wsikit.run.job import Job, load_job
 from wsikit.run.plan import BLOCK_LEVELS, PIXELS, PYRAMID_FACTOR, QUALITY, Plan, Stage, chunk_px
 from wsikit.run.prepare import load_plan, load_tissue, open_case, store_path
 from wsikit.run.quality import measure
@@ -67,8 +67,7 @@ def do_block(run_dir: str, run_key: str, slide_id: str, block: Block, names: lis
     job = load_job(run_dir, run_key)
     path = store_path(run_dir, slide_id)
     attributes = SlideStore(path).attributes
-    digest = digest_of(attributes)
-    plan = load_plan(str(path), digest)
+    plan = load_plan(str(path), digest_of(attributes))
     wants = {}
     for name in names:
         stage = plan.stages[name]
@@ -80,26 +79,15 @@ def do_block(run_dir: str, run_key: str, slide_id: str, block: Block, names: lis
         canvases = cut(open_case(run_dir, run_key, slide_id, attributes["slide"]["reader"]), wants, job.device, clock, lost)
     used = {name: plan.rows(name, block)[~touching(want.grid, want.cells, lost or [])] for name, want in wants.items()}
     files: dict[Path, Future[str]] = {}
-    for name in sorted(names, key=lambda n: n != PIXELS):  # the largest files first: they are written while the rest is worked out
-        if name == PIXELS:
-            assert job.pixels is not None
-            codec = parse_codec(job.pixels.codec)
-            with clock("encode"):
-                files |= _write_pixels(path, canvases[name], block, plan.stages[name], plan, attributes["pixels"]["shard_px"], codec)
-            continue
-        stage, rows = plan.stages[name], used[name]
-        if not len(rows):
+    if PIXELS in names:  # the largest files first: they are written while the rest is worked out
+        assert job.pixels is not None
+        codec = parse_codec(job.pixels.codec)
+        with clock("encode"):
+            files |= _write_pixels(path, canvases[PIXELS], block, plan.stages[PIXELS], plan, attributes["pixels"]["shard_px"], codec)
+    for name in names:
+        if name == PIXELS or not len(used[name]):
             continue  # all of it is damaged
-        if name == QUALITY:
-            with clock(name):
-                columns = measure(attributes, stage, rows, canvases[name], load_tissue(str(path), digest))
-        elif explained(name):
-            with _DEVICE, clock(TITLE):
-                columns = explain(job, stage, rows, canvases[name])
-        else:
-            ref = job.models[name]
-            with _DEVICE, clock(name):
-                columns = _score(worker_model(ref.folder, ref.digest, job.device, ref.engine), stage, rows, canvases[name])
+        columns = _columns(job, path, attributes, plan.stages[name], used[name], canvases[name], clock)
         part = path.with_suffix(".parts") / name / f"{block.name}.safetensors"
         # safetensors writes the memory as it lies, and says that it lies row by row
         files[part] = write_later(part, [save({k: np.ascontiguousarray(v) for k, v in columns.items()})])
@@ -108,6 +96,19 @@ def do_block(run_dir: str, run_key: str, slide_id: str, block: Block, names: lis
         written = {f.relative_to(path.parent).as_posix(): files[f].result() for f in sorted(files)}
     receipt = Receipt(block=block.name, keys=keys, files=written, damaged=[(r.x, r.y, r.w, r.h) for r in lost or []])
     return receipt.model_dump() | {"seconds": clock.seconds}
+
+
+def _columns(job: Job, path: Path, attributes: dict[str, Any], stage: Stage, rows: np.ndarray, canvas: Canvas, clock: Clock) -> dict[str, np.ndarray]:
+    """What a stage finds in some of its tiles."""
+    if stage.name == QUALITY:
+        with clock(QUALITY):
+            return measure(attributes, stage, rows, canvas, load_tissue(str(path), digest_of(attributes)))
+    if explained(stage.name):
+        with _DEVICE, clock(TITLE):
+            return explain(job, stage, rows, canvas)
+    ref = job.models[stage.name]
+    with _DEVICE, clock(stage.name):
+        return _score(worker_model(ref.folder, ref.digest, job.device, ref.engine), stage, rows, canvas)
 
 
 def _score(model: Network, stage: Stage, rows: np.ndarray, canvas: Canvas) -> dict[str, np.ndarray]:
