@@ -12,17 +12,29 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import psutil
-from cases import Case
-from job import WARM
+from case import SCALE, Case
+from task import CANNOT, WARM
 
 HERE = Path(__file__).parent
+_OPENSLIDE = ("openslide-python==1.4.7", "openslide-bin==4.0.1.2", "pillow", "numpy")
+# what is installed for each peer, pinned, in an environment of its own; --peer-python takes one that is there
+PEERS = {
+    "openslide": _OPENSLIDE,
+    "torchstain": (*_OPENSLIDE, "torchstain==1.4.1", "torch==2.15.0", "zarr==3.1.6"),
+    "tiatoolbox": ("tiatoolbox==2.1.3",),  # brings the newest torch, zarr and openslide that it allows
+    "tiffslide": ("tiffslide==3.0.1; python_version<'3.12'", "tiffslide==4.0.0; python_version>='3.12'"),
+    "cucim": ("cucim-cu13==26.10.0; sys_platform=='linux'",),
+    "zarr": (*_OPENSLIDE, "zarr==3.1.6"),
+    "lazyslide": ("lazyslide==0.13.0", "wsidata==0.12.0", "openslide-bin==4.0.1.2", "torchstain==1.4.1", "torch==2.15.0"),
+    "pathml": ("pathml==3.0.8", "openslide-bin==4.0.1.2"),
+}
 LIMIT_SECONDS = 900
 SAMPLE_SECONDS, SHARED_EVERY = 0.05, 5  # what is shared takes longer to find out, so it is asked every fifth time
 
@@ -31,11 +43,14 @@ SAMPLE_SECONDS, SHARED_EVERY = 0.05, 5  # what is shared takes longer to find ou
 class Scene:
     """A slide that cases work on: its path, the .npy file of the corners of its tissue tiles, and the one with the most tissue."""
 
-    path: Path
-    tiles: Path
+    path: Path | str
+    tiles: Path | str
     tile_px: int
     target: tuple[int, int]
     tissue_mpx: float
+
+
+NO_SLIDE = Scene("", "", 256, (0, 0), 0.0)
 
 
 @dataclass
@@ -48,8 +63,12 @@ class Measured:
 
     @property
     def rates(self) -> list[float]:
-        """MPx/s of each repetition."""
-        return [r["px"] / 1e6 / r["seconds"] for r in self.runs]
+        """Units a second of each repetition."""
+        return [self.amount(r) / r["seconds"] for r in self.runs]
+
+    def amount(self, run: dict[str, Any]) -> float:
+        """How much a repetition did, in the case's unit."""
+        return run["amount"] / SCALE.get(self.case.unit, 1.0)
 
     @property
     def rate(self) -> float:
@@ -58,10 +77,10 @@ class Measured:
 
     @property
     def rate_per_core(self) -> float:
-        """Median MPx per second of a core at work, which other work on the machine disturbs least; NaN where it is not known."""
+        """Median units per second of a core at work, which other work on the machine disturbs least; NaN where it is not known."""
         if not self.runs or any(r["cpu_seconds"] is None for r in self.runs):
             return float("nan")
-        return float(np.median([r["px"] / 1e6 / max(1e-9, r["cpu_seconds"]) for r in self.runs]))
+        return float(np.median([self.amount(r) / max(1e-9, r["cpu_seconds"]) for r in self.runs]))
 
     def most(self, key: str) -> int:
         """The largest value of a fact over the repetitions."""
@@ -71,15 +90,15 @@ class Measured:
 class Bench:
     """Runs cases and keeps what they found."""
 
-    def __init__(self, scenes: dict[str, Scene], scratch: Path, say: Callable[[str], None]) -> None:
+    def __init__(self, scenes: dict[str, Scene], scratch: Path, say: Callable[[str], None], pythons: Mapping[str, Path] | None = None) -> None:
         self._scenes, self._scratch, self._say = scenes, scratch, say
-        self._pythons: dict[tuple[str, ...], list[str] | str] = {}
+        self._pythons: dict[str, list[str] | str] = {"": [sys.executable]} | {peer: [str(path)] for peer, path in (pythons or {}).items()}
 
     def run(self, cases: Sequence[Case], repeats: int, seed: int = 0) -> list[Measured]:
         """Every case ``repeats`` times, in another order each time: what disturbs the machine then disturbs all alike."""
         found = {case.name: Measured(case) for case in cases}
         for case in cases:
-            command = self.command(case.packages)
+            command = self.command(case.peer)
             if isinstance(command, str):
                 found[case.name].absent = command
         rng = random.Random(seed)
@@ -88,18 +107,16 @@ class Bench:
             rng.shuffle(order)
             for i, measured in enumerate(order):
                 self._once(measured)
-                last = f"{measured.rates[-1]:.1f} MPx/s" if measured.runs and not measured.absent else measured.absent
+                last = f"{measured.rates[-1]:.4g} {measured.case.unit}/s" if measured.runs and not measured.absent else measured.absent
                 self._say(f"[{turn + 1}/{repeats}, {i + 1}/{len(order)}] {measured.case.name}: {last}")
         return list(found.values())
 
-    def command(self, packages: tuple[str, ...]) -> list[str] | str:
-        """How to start Python with these packages, or why that cannot be."""
-        if not packages:
-            return [sys.executable]
-        if packages not in self._pythons:
-            self._say(f"environment: {', '.join(packages)}")
-            self._pythons[packages] = self._environment(packages)
-        return self._pythons[packages]
+    def command(self, peer: str) -> list[str] | str:
+        """How to start a peer's Python, or why that cannot be."""
+        if peer not in self._pythons:
+            self._say(f"environment: {', '.join(PEERS[peer])}")
+            self._pythons[peer] = self._environment(PEERS[peer])
+        return self._pythons[peer]
 
     def _environment(self, packages: tuple[str, ...]) -> list[str] | str:
         uv = os.environ.get("UV") or shutil.which("uv")
@@ -117,22 +134,25 @@ class Bench:
         return command
 
     def _once(self, measured: Measured) -> None:
-        case, scene = measured.case, self._scenes[measured.case.slide]
-        command = self.command(case.packages)
+        case = measured.case
+        scene = self._scenes.get(case.slide, NO_SLIDE)
+        command = self.command(case.peer)
         assert isinstance(command, list)
         with tempfile.TemporaryDirectory(dir=self._scratch) as name:
             folder = Path(name)
             (folder / "out").mkdir()
-            packages = [p.split("=")[0] for p in case.packages] + (["torch", "zarr", "numpy"] if case.packages else [])
-            job = {"function": case.function, "slide": str(scene.path), "tiles": str(scene.tiles), "tile": scene.tile_px}
-            job |= {"target": scene.target, "take": case.take}
-            job |= {"cores": case.cores, "scratch": str(folder / "out"), "options": case.options, "packages": sorted(set(packages))}
-            (folder / "job.json").write_text(json.dumps(job))
+            packages = [p.split("=")[0] for p in PEERS.get(case.peer, ())] + (["torch", "zarr", "numpy"] if case.peer else [])
+            task = {"function": case.function, "slide": str(scene.path), "tiles": str(scene.tiles), "tile": scene.tile_px}
+            task |= {"target": scene.target, "take": case.take, "cores": case.cores, "scratch": str(folder / "out")}
+            task |= {"options": case.options, "packages": sorted(set(packages))}
+            (folder / "task.json").write_text(json.dumps(task))
             with (folder / "log").open("w+") as log:
-                done, facts = _watched([*command, str(HERE / "job.py"), str(folder / "job.json"), str(folder / "result.json")], log, folder)
+                command = [*command, str(HERE / "task.py"), str(folder / "task.json"), str(folder / "result.json")]
+                # of wsikit, what is measured is what lies beside this folder, wherever else one is installed
+                done, facts = _watched(command, log, folder, _clean() if case.peer else _clean() | {"PYTHONPATH": str(HERE.parent)})
                 log.seek(0)
                 if done or not (folder / "result.json").exists():
-                    measured.absent = f"failed: {_last_line(log.read())}"
+                    measured.absent = ("" if done == CANNOT else "failed: ") + _last_line(log.read())
                     return
             result = json.loads((folder / "result.json").read_text()) | facts
             probe = folder / "result.npy"
@@ -141,14 +161,14 @@ class Bench:
             measured.runs.append(result)
 
 
-def _watched(command: list[str], log: Any, folder: Path) -> tuple[int, dict[str, Any]]:
+def _watched(command: list[str], log: Any, folder: Path, environment: dict[str, str]) -> tuple[int, dict[str, Any]]:
     """The exit status of a command; the most memory that its processes held at once, and how busy others kept the machine.
 
     ``peak_rss`` adds up processes, so what they share counts once for each; ``peak_bytes`` counts it once (PSS), where the system says.
     """
     before, cpu = resource.getrusage(resource.RUSAGE_CHILDREN), psutil.cpu_times()
     start = time.perf_counter()
-    process = subprocess.Popen(command, stdout=log, stderr=log, env=_clean(), cwd=folder)
+    process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, cwd=folder)
     peak, stop = {"peak_rss": 0, "peak_bytes": 0}, threading.Event()
     watcher = threading.Thread(target=_watch, args=(process.pid, peak, stop))
     watcher.start()

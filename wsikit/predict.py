@@ -2,29 +2,32 @@
 
 The blocks of a slide differ in how much of them is tissue, so their seconds are taken per tile. What a slide costs once (the first look, putting it
 together) is measured on it, or on a phantom where the slide was not scored to its end. While an archive is scored, all workers are busy all the time:
-one slide is put together while the next one's blocks are done.
+one slide is put together while the next one's blocks are done. What a worker does for the first time takes longer, by importing, loading models and
+compiling: a first short run takes that away, and is told as ``start_seconds``, which an archive has once.
 """
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 from wsikit.errors import SlideError
 from wsikit.run import Progress, score
-from wsikit.run.engine import default_workers
+from wsikit.run.engine import Where, default_workers, open_pool
 
-BLOCKS_EACH = 5  # of each worker; its first one loads models and compiles, and does not count
+BLOCKS_EACH = 5  # of each worker
 _PHANTOM_PX = 1536
 
 
 class _Watch:
     """Takes down what the tasks of one slide cost, and stops the run when it knows enough."""
 
-    def __init__(self, workers: int) -> None:
-        self.enough, self.warm = BLOCKS_EACH * max(1, workers), max(1, workers)
+    def __init__(self, enough: int) -> None:
+        self.enough = enough
         self.planned: Progress | None = None
         self.blocks: list[Progress] = []
         self.finish: float | None = None
@@ -41,8 +44,8 @@ class _Watch:
 
     @property
     def per_tile(self) -> float:
-        """Seconds of a worker, from its second block on where there is one: the median over tiles, so that one stall of the machine is none of all."""
-        counted = sorted(self.blocks[self.warm :] or self.blocks, key=lambda b: b.seconds / max(1, b.tiles))
+        """Seconds of a worker: the median over tiles, so that one stall of the machine is none of all."""
+        counted = sorted(self.blocks, key=lambda b: b.seconds / max(1, b.tiles))
         half, seen = sum(b.tiles for b in counted) / 2, 0
         for block in counted:
             seen += block.tiles
@@ -54,46 +57,66 @@ class _Watch:
 def predict(
     slide: Path, pipelines: Sequence[str] | None = None, *, models: Mapping[str, str | Path] | None = None, workers: int | None = None, **options: Any
 ) -> dict[str, Any]:
-    """Slides an hour and seconds a slide, for slides with as much tissue as this one; ``options`` as for `wsikit.score`.
+    """Slides an hour and seconds a slide, for slides with as much tissue as this one; ``options`` of slides and of the work as for `wsikit.score`.
 
     Raises
     ------
     SlideError
         The slide cannot be scored.
     """
-    n = default_workers(str(options.get("device") or "cpu")) if workers is None else workers
-    watch = _Watch(n)
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            run = score([slide], Path(folder) / "run", pipelines, models=models, workers=n, on_progress=watch, **options)
-        except KeyboardInterrupt:
-            if len(watch.blocks) < watch.enough:
-                raise
-        else:
-            if run.failed:
-                raise SlideError(next(iter(run.failed.values())))
-        finish = watch.finish if watch.finish is not None else _finish_of_phantom(Path(folder), pipelines, models, options)
+    device = str(options.get("device") or "cpu")
+    n = default_workers(device) if workers is None else workers
+    each, more = max(1, n), {"models": models, **options}
+    with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
+        folder, started = Path(name), monotonic()
+        where: dict[str, Any] = {"workers": 0}
+        if n:  # the same workers for all runs: they start once
+            where = {"scheduler": stack.enter_context(open_pool(Where(n), device)).client.scheduler.address}
+        _score_part(slide, folder / "first", pipelines, _Watch(each), more | where)
+        cold = monotonic() - started
+        watch = _Watch(BLOCKS_EACH * each)
+        _score_part(slide, folder / "second", pipelines, watch, more | where)
+        finish = watch.finish if watch.finish is not None else _finish_of_phantom(folder, pipelines, more | where)
     if watch.planned is None:
         raise SlideError(f"{slide}: nothing of it was left to score")
     parts = {"prepare": watch.planned.seconds, "blocks": watch.per_tile * watch.planned.tiles, "finish": finish}
-    seconds = sum(parts.values())
+    seconds, one_each = sum(parts.values()), sum(b.seconds for b in watch.blocks) / max(1, len(watch.blocks))
     return {
         "slide": slide.name,
-        "workers": max(1, n),
+        "workers": each,
         "blocks": watch.planned.blocks,
         "blocks_measured": len(watch.blocks),
         "tiles": watch.planned.tiles,
         "worker_seconds": {name: round(value, 3) for name, value in parts.items()},
-        "seconds_per_slide": round(seconds / max(1, n), 2),
-        "slides_per_hour": float(f"{3600 * max(1, n) / seconds:.3g}"),
+        "start_seconds": round(max(0.0, cold - parts["prepare"] - one_each), 1),
+        "seconds_per_slide": round(seconds / each, 2),
+        "slides_per_hour": float(f"{3600 * each / seconds:.3g}"),
     }
 
 
-def _finish_of_phantom(folder: Path, pipelines: Sequence[str] | None, models: Mapping[str, str | Path] | None, options: Mapping[str, Any]) -> float:
+def _score_part(slide: Path, out: Path, pipelines: Sequence[str] | None, watch: _Watch, options: Mapping[str, Any]) -> None:
+    """Score a slide until the watch has seen enough of it.
+
+    Raises
+    ------
+    SlideError
+        The slide cannot be scored.
+    """
+    try:
+        run = score([slide], out, pipelines, on_progress=watch, **options)
+    except KeyboardInterrupt:
+        if len(watch.blocks) < watch.enough:
+            raise
+    else:
+        if run.failed:
+            raise SlideError(next(iter(run.failed.values())))
+
+
+def _finish_of_phantom(folder: Path, pipelines: Sequence[str] | None, options: Mapping[str, Any]) -> float:
     from wsikit.testing.phantom import Spec, write_phantom
 
     write_phantom(folder / "phantom.tif", Spec(1, "LMS", _PHANTOM_PX, _PHANTOM_PX))
     watch = _Watch(10**6)
     more = {k: v for k, v in options.items() if k not in ("mpp_override", "expect_sha256", "focal_plane", "reader")}
-    score([folder / "phantom.tif"], folder / "phantom", pipelines, models=models, on_progress=watch, **more)
+    score([folder / "phantom.tif"], folder / "phantom", pipelines, on_progress=watch, **more)
     return watch.finish or 0.0

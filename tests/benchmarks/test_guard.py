@@ -1,43 +1,89 @@
-"""The guard on ratios: what fell is named, noise is not, and a busy machine's figures are refused."""
+"""The guard on ratios: what fell is named, noise is measured away, and it knows which processor it is on."""
 
 from __future__ import annotations
 
 import json
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import guard
 import pytest
 
 
-def result(of_floor: float, **about: object) -> dict[str, object]:
-    case = {"name": "read, wsikit", "who": "wsikit", "slide": "mosaic", "of_floor": of_floor}
-    peer = case | {"name": "read, TIAToolbox", "who": "TIAToolbox", "of_floor": 0.1}
-    return {"about": {"quick": False, "quiet": True, "commit": "x", "repeats": 2, "versions": {}} | about, "cases": [case, peer]}
-
-
-@pytest.mark.parametrize(("now", "code"), [(0.80, 0), (0.69, 0), (0.67, 1), (1.2, 0)])
-def test_what_fell_by_more_than_15_per_cent_fails(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], now: float, code: int
-) -> None:
+@pytest.fixture
+def baseline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(guard, "BASELINE", tmp_path / "baseline.json")
-    (tmp_path / "before.json").write_text(json.dumps(result(0.8)))
-    (tmp_path / "now.json").write_text(json.dumps(result(now)))
-    monkeypatch.setattr(sys, "argv", ["guard", str(tmp_path / "before.json"), "--update"])
-    assert guard.main() == 0
-    assert list(json.loads((tmp_path / "baseline.json").read_bytes())["of_floor"]) == ["read, wsikit"], "of peers nothing is promised"
-    monkeypatch.setattr(sys, "argv", ["guard", str(tmp_path / "now.json")])
+    monkeypatch.setattr(guard, "processor", lambda: "a processor")
+    (tmp_path / "baseline.json").write_text(json.dumps({"a processor": {"read": 0.8}, "another": {"read": 9.0}}))
+    return tmp_path / "baseline.json"
+
+
+def answers(monkeypatch: pytest.MonkeyPatch, *values: float) -> list[float]:
+    """Makes the guard measure these ratios, one after the other; what is left over was not asked for."""
+    left = list(values)
+    monkeypatch.setattr(guard, "RATIOS", (guard.Ratio("read", "", ""),))
+    monkeypatch.setattr(guard, "measure", lambda ratio, slide, folder: left.pop(0))
+    monkeypatch.setattr("run.scene_of", lambda path, file: type("Scene", (), {"path": path, "tiles": file}))
+    monkeypatch.setattr("mosaic.phantom_slide", lambda side, folder: folder)
+    return left
+
+
+@pytest.mark.parametrize(("measured", "code"), [((0.80,), 0), ((0.69,), 0), ((1.2,), 0), ((0.67, 0.66, 0.65), 1), ((0.5, 0.75), 0), ((0.5, 0.5, 0.75), 0)])
+def test_what_stays_15_per_cent_below_fails_and_what_was_noise_does_not(
+    baseline: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], measured: tuple[float, ...], code: int
+) -> None:
+    left = answers(monkeypatch, *measured)
+    monkeypatch.setattr(sys, "argv", ["guard"])
     assert guard.main() == code
-    said = capsys.readouterr().out
-    assert ("read, wsikit: 0.670 × the decode floor, it was 0.800 (-16%)" in said) == bool(code)
+    assert not left, "it is measured again as often as it has to be, and no oftener"
+    assert ("SLOWER  read: 0.670 × its floor, it was 0.800 (-16%)" in capsys.readouterr().out) == bool(code)
 
 
-@pytest.mark.parametrize("about", [{"quiet": False}, {"quick": True}])
-def test_figures_of_a_busy_machine_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, about: dict[str, bool]) -> None:
-    (tmp_path / "now.json").write_text(json.dumps(result(0.8, **about)))
-    monkeypatch.setattr(sys, "argv", ["guard", str(tmp_path / "now.json")])
-    assert guard.main() == 2
+def test_update_keeps_the_other_processors_and_an_unknown_one_compares_nothing(
+    baseline: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answers(monkeypatch, 0.1)
+    monkeypatch.setattr(sys, "argv", ["guard", "--update"])
+    assert guard.main() == 0
+    assert json.loads(baseline.read_bytes()) == {"a processor": {"read": 0.1}, "another": {"read": 9.0}}
+    answers(monkeypatch, 0.01)
+    monkeypatch.setattr(guard, "processor", lambda: "a third")
+    monkeypatch.setattr(sys, "argv", ["guard"])
+    assert guard.main() == 0
+    assert "the baseline knows no a third" in capsys.readouterr().out
 
 
-def test_there_is_a_baseline() -> None:
-    assert all(0 < value < 5 for value in json.loads(guard.BASELINE.read_bytes())["of_floor"].values())
+def spin(seconds: float) -> None:
+    end = time.process_time() + seconds
+    while time.process_time() < end:
+        pass
+
+
+@pytest.mark.parametrize(("slower", "ratio"), [(1.0, 0.5), (1.5, 1 / 3)])
+def test_a_ratio_is_of_processor_time_and_sleeping_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slower: float, ratio: float) -> None:
+    @contextmanager
+    def works(*_: Any) -> Iterator[Any]:
+        def work() -> int:
+            spin(0.004 * slower)
+            time.sleep(0.002)
+            return 1
+
+        def floor() -> int:
+            spin(0.002)
+            return 1
+
+        yield work, floor
+
+    monkeypatch.setattr(guard, "works", works)
+    assert guard.measure(guard.Ratio("a", "", "", pairs=3), ("", ""), tmp_path) == pytest.approx(ratio, rel=0.1)
+
+
+def test_the_baseline_is_of_the_ratios_that_are_measured() -> None:
+    names = {ratio.name for ratio in guard.RATIOS}
+    for ratios in json.loads(guard.BASELINE.read_bytes()).values():
+        assert set(ratios) == names
+        assert all(value > 0 for value in ratios.values())

@@ -29,7 +29,7 @@ def register(app: typer.Typer) -> None:
         Example: wsikit bench a.svs --model phantom-mitosis
         Example: wsikit bench a.svs --slides-per-hour --pipeline mitosis --pipeline sts-subtype
 
-        Beside other toolkits, from slide to Zarr: benchmarks/slide_to_zarr.py
+        Beside other toolkits, from slide to Zarr: benchmarks/run.py tile
         """
         from wsikit.bench import bench_slide
         from wsikit.predict import predict

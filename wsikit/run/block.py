@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from safetensors.numpy import save
 
-from wsikit.clock import Clock
+from wsikit.clock import Clock, timed
 from wsikit.cut import Canvas, Want, cut
 from wsikit.geometry import Region
 from wsikit.grid import Block, TileGrid
@@ -52,6 +52,7 @@ def worker_model(folder: str, digest: str, device: str, engine: str = "torch") -
 
 
 @device_errors()
+@timed
 def do_block(run_dir: str, run_key: str, slide_id: str, block: Block, names: list[str]) -> dict[str, Any]:
     """Do some stages of a block and return its receipt, once all its bytes are on the disk, with the ``seconds`` of each stage.
 

@@ -40,7 +40,7 @@ PAUSE_SECONDS, LOOK_SECONDS = 600.0, 2.0  # how long a run waits for room, and h
 class Progress:
     """What just happened: ``planned`` (blocks to do, and their tiles), ``block`` (tiles, px of a block done), ``slide`` (status) or ``paused`` (reason).
 
-    ``seconds`` are those that a worker took for it.
+    ``seconds`` are those that a worker took for it, all in all: somewhat more than its stages add up to.
     """
 
     kind: str
@@ -184,7 +184,7 @@ class Driver:
         try:
             result = future.result()
             self.clock.add(result.get("seconds", {}))
-            spent = sum(result.get("seconds", {}).values())
+            spent = result["took"]
             if task.kind == "block":
                 self._block_done(slide, task.arguments[0], task.arguments[1], result, spent)
             elif task.kind == "prepare":

@@ -25,7 +25,7 @@ from wsikit.aggregate.rates import detector_error
 from wsikit.aggregate.region import Within, describe_region, mosaic, region_mask
 from wsikit.aggregate.searched import searched, without_flaws
 from wsikit.aggregate.survival import CoxRisk, needed_inputs, predict_risk
-from wsikit.clock import Clock
+from wsikit.clock import Clock, timed
 from wsikit.export.geojson import COLOURS, write_geojson
 from wsikit.grid import Raster, TileGrid, on_mask
 from wsikit.models import RISK_PIPELINE, Card
@@ -79,6 +79,7 @@ SURVIVAL_INPUTS = "survival_inputs"
 REVIEW = "review"
 
 
+@timed
 def finish_slide(run_dir: str, run_key: str, slide_id: str) -> dict[str, Any]:
     """Put a slide together once all its blocks are done; returns its status, and the ``seconds`` of each stage.
 

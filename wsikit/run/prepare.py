@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from wsikit import RESEARCH_USE_ONLY
-from wsikit.clock import Clock
+from wsikit.clock import Clock, timed
 from wsikit.colour import icc_facts
 from wsikit.cut import normalise
 from wsikit.errors import DigestMismatchError, ResolutionMismatchError, StoreMismatchError, UnsupportedFormatError
@@ -77,6 +77,7 @@ def _open_case(path: str, mpp: float | None, mpp_source: str, focal_plane: str |
     return Slide(path, mpp=mpp, mpp_source=mpp_source, reader=reader, focal_plane=focal_plane, icc=icc)
 
 
+@timed
 def prepare_slide(run_dir: str, run_key: str, slide_id: str) -> dict[str, Any]:
     """Make a slide's store ready for its blocks, or find that it is; returns the number of ``blocks`` of its plan and ``seconds`` by stage.
 

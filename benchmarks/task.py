@@ -18,16 +18,21 @@ from typing import Any
 import numpy as np
 
 WARM = "warm.py"
+CANNOT = 3  # exit status
+
+
+class CannotError(Exception):
+    """A case that cannot be measured here, and why."""
 
 
 @dataclass
-class Job:
+class Task:
     """One case in one process.
 
     Attributes
     ----------
-    function : ``module:function`` of this folder, a context manager that takes the job and gives the work to time
-    slide : the slide's path
+    function : ``module:function`` of this folder, a context manager that takes the task and gives the work to time
+    slide : the slide's path, empty where the case has none
     tiles : .npy file of int64 (N, 2): upper-left corners of tissue tiles in level-0 px
     tile : their side
     target : corner of the tile with the most tissue, whose colours peers take as their reference
@@ -91,30 +96,41 @@ def _versions(packages: list[str]) -> dict[str, str]:
     return found
 
 
-def main(job_file: str, result_file: str) -> None:
-    """Do a job: set up (not timed), work (timed), probe (not timed).
+def main(task_file: str, result_file: str) -> None:
+    """Do a task: set up (not timed), work (timed), probe (not timed).
 
-    The work returns the level-0 px that it did. The function may leave more in ``job.facts``; ``facts["probe"]``, a function,
-    gives the pixels of a tile, so that the benchmark can tell whether they are the right ones.
+    The work returns how much it did. The function may leave more in ``task.facts``; ``facts["probe"]``, a function, gives the pixels of a tile, so that the
+    benchmark can tell whether they are the right ones.
     """
-    job = Job(**json.loads(Path(job_file).read_text()))
+    task = Task(**json.loads(Path(task_file).read_text()))
     if hasattr(os, "sched_setaffinity"):  # before any library counts its threads
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: job.cores])
-    module, name = job.function.split(":")
-    with getattr(importlib.import_module(module), name)(job) as work:
-        subprocess.run([sys.executable, str(Path(__file__).parent / WARM), job.slide], check=True)
-        start, cpu = time.perf_counter(), time.process_time()
-        px = work()
-        seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu
-        probe = job.facts.pop("probe", None)
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: task.cores])
+    module, name = task.function.split(":")
+    with getattr(importlib.import_module(module), name)(task) as work:
+        if task.slide:
+            subprocess.run([sys.executable, str(Path(__file__).parent / WARM), task.slide], check=True)
+        start, cpu = time.perf_counter(), _cpu_seconds()
+        amount = work()
+        seconds, cpu_seconds = time.perf_counter() - start, _cpu_seconds() - cpu
+        probe = task.facts.pop("probe", None)
         if probe is not None:
-            np.save(Path(result_file).with_suffix(".npy"), np.asarray(probe(*job.corners()[0]))[..., :3])
-    written, files = bytes_and_files(job.scratch)
-    result = {"seconds": job.facts.pop("seconds", seconds), "cpu_seconds": job.facts.pop("cpu_seconds", cpu_seconds), "px": px}
-    result |= {"bytes": written, "files": files, "facts": job.facts, "versions": _versions(job.packages)}
+            np.save(Path(result_file).with_suffix(".npy"), np.asarray(probe(*task.corners()[0]))[..., :3])
+    written, files = bytes_and_files(task.scratch)
+    result = {"seconds": task.facts.pop("seconds", seconds), "cpu_seconds": task.facts.pop("cpu_seconds", cpu_seconds), "amount": amount}
+    result |= {"bytes": written, "files": files, "facts": task.facts, "versions": _versions(task.packages)}
     Path(result_file).write_text(json.dumps(result))
 
 
+def _cpu_seconds() -> float:
+    """Of this process, and of those that it started and that have ended."""
+    ended = os.times()
+    return time.process_time() + ended.children_user + ended.children_system
+
+
 if __name__ == "__main__":
-    sys.modules["job"] = sys.modules["__main__"]  # so that the functions get this very class
-    main(*sys.argv[1:])
+    sys.modules["task"] = sys.modules["__main__"]  # so that the functions get these very classes
+    try:
+        main(*sys.argv[1:])
+    except CannotError as e:
+        print(e)
+        sys.exit(CANNOT)

@@ -1,63 +1,30 @@
 """How long does a pathologist wait? Opening a gigapixel slide with its overlays, panning over a million detections, keeping a review's change.
 
-Needs a screen: ``xvfb-run -a -s "-screen 0 1920x1200x24" uv run python benchmarks/viewer.py --json viewer.json``. Without a graphics card every
+Needs a screen: ``xvfb-run -a -s "-screen 0 1920x1200x24" uv run python benchmarks/run.py viewer``. Without a graphics card every
 pixel is drawn by the processor, so that figures from Xvfb are the slowest there are.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
+import math
 import os
 import resource
-import shutil
-import tempfile
+import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import zarr
+from case import Case, Setup
+from stretched import put_detections, stretched_run
+from task import CannotError, Task
+from verdict import Figures, Target
 
-from wsikit import __version__
-from wsikit.run import score
 from wsikit.run.reviewed import open_review
-from wsikit.store import open_store
-from wsikit.store.columns import write_table
-from wsikit.testing.giant import PIECE_PX, write_giant
-from wsikit.testing.phantom import Spec, make_phantom, write_phantom
 
-PIECES = (6, 5)  # of 8192 px: 2.0 gigapixels
 MOVES, CHANGES = 20, 10
-
-
-def prepare(folder: Path, detections: int) -> Path:
-    """A run whose one slide is a gigapixel one and has so many detections; the rest of it is a phantom's, stretched."""
-    small = folder / "lms.tif"
-    write_phantom(small, Spec(11, "LMS", 2560, 2048, mitoses_per_mm2=25))
-    run = score([small], folder / "run", pipelines=["sts-subtype", "mitosis"])
-    piece, _ = make_phantom(Spec(5, "LMS", PIECE_PX, PIECE_PX, mpp=0.5))
-    size = (PIECES[0] * PIECE_PX, PIECES[1] * PIECE_PX)
-    small.unlink()
-    write_giant(small, piece, [(x, y) for x in range(PIECES[0]) for y in range(PIECES[1])], size, mpp=0.5)
-    path = run.folder / "slides/lms.zarr"
-    root = zarr.open_group(str(path), mode="r+")
-    a: Any = root.attrs["wsikit"]
-    h, w = open_store(path).tissue().shape
-    a["slide"] |= {"size": list(size), "bounds": [0, 0, *size]}
-    a["survey"]["raster"]["downsample"] = [size[0] / w, size[1] / h]
-    root.attrs["wsikit"] = a
-    put_detections(path, detections)
-    return run.folder
-
-
-def put_detections(path: Path, n: int) -> None:
-    """Random detections instead of those that the store has."""
-    store = open_store(path)
-    attributes, size = store.tables()["mitosis"].attributes, store.attributes["slide"]["size"]
-    rng = np.random.default_rng(0)
-    shutil.rmtree(path / "tables/mitosis")
-    write_table(path / "tables/mitosis", {"position": rng.random((n, 2)) * size, "score": rng.random(n).astype(np.float32)}, attributes)
 
 
 def median_ms(work: Any, times: int) -> float:
@@ -142,26 +109,36 @@ def count_again(folder: Path) -> float:
     return median_ms(change, CHANGES)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--detections", type=int, default=1_000_000)
-    parser.add_argument("--json", type=Path)
-    arguments = parser.parse_args()
-    load = round(os.getloadavg()[0], 1)
-    with tempfile.TemporaryDirectory(prefix="wsikit-viewer-") as name:
-        folder = prepare(Path(name), 100_000)
-        found: dict[str, Any] = {"gigapixels": round(PIECES[0] * PIECES[1] * PIECE_PX**2 / 1e9, 2), "load before": load}
-        found |= {"wsikit": __version__, "cores": os.cpu_count()}
-        found["a change counted again at 100,000, ms"] = count_again(folder)
-        store = folder / "slides/lms.zarr"
-        store.with_suffix(".review.jsonl").unlink()
-        put_detections(store, arguments.detections)
-        found |= measure(folder)
-    text = json.dumps(found, indent=1)
-    print(text)
-    if arguments.json:
-        arguments.json.write_text(text + "\n")
+def cases(setup: Setup) -> list[Case]:
+    """The gigapixel slide with its detections; in a small run with few of them."""
+    return [Case("viewer", "wsikit, overlays of a gigapixel slide", "jobs.viewer:opening", options={"n": 1000 if setup.quick else 1_000_000}, unit="slides")]
 
 
-if __name__ == "__main__":
-    main()
+def targets(f: Figures) -> list[Target]:
+    """What a pathologist would call at once."""
+    facts = next((m.runs[-1]["facts"]["said"] for m in f.measured if m.runs), {})
+    return [
+        Target("first overlays of a gigapixel slide < 3 s", facts.get("first overlays, s", math.nan), 3, "s", at_most=True),
+        Target("panning over a million detections ≤ 100 ms a step", facts.get("pan near, ms", math.nan), 100, "ms", at_most=True),
+        Target("a change counted again at 100,000 detections ≤ 200 ms", facts.get("a change counted again at 100,000, ms", math.nan), 200, "ms", at_most=True),
+    ]
+
+
+@contextmanager
+def opening(task: Task) -> Iterator[Callable[[], int]]:
+    """Everything that is looked at in one go; the rate is that of the first overlays, the rest is among the facts."""
+    if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        raise CannotError("needs a screen: see jobs/viewer.py")
+    folder = stretched_run(Path(task.scratch).parent, min(task.options["n"], 100_000), pixels=True)
+    store = folder / "slides/lms.zarr"
+    task.facts["said"] = {"a change counted again at 100,000, ms": count_again(folder)}
+    store.with_suffix(".review.jsonl").unlink()
+    put_detections(store, task.options["n"])
+
+    def work() -> int:
+        found = measure(folder)
+        task.facts["said"] |= found
+        task.facts |= {"seconds": found["first overlays, s"], "cpu_seconds": None}
+        return 1
+
+    yield work
