@@ -75,6 +75,7 @@ def rooflines(cases: list[Json], about: Json) -> Any:
     for y, c in enumerate(reversed(rows)):
         _stack(axis, y, c["roofline"], colour)
     axis.set_yticks(range(len(rows)), [_label(c) for c in reversed(rows)], fontsize=8)
+    axis.margins(x=0.1)
     axis.axvline(1, color="black", linewidth=0.8, linestyle=":")
     axis.set_xlabel("time, in multiples of what the floors leave (1 cannot be beaten)", fontsize=9)
     handles = [plt.Rectangle((0, 0), 1, 1, color=colour[n]) for n in names] + [plt.Rectangle((0, 0), 1, 1, color=OURS)]

@@ -103,7 +103,9 @@ def markdown(facts: Json) -> str:
 
 def _said(about: Json) -> str:
     m, busy = about["machine"], about["others_cores_median"]
-    quiet = "nothing else running" if about["quiet"] else f"**not quiet: other work kept {busy:.1f} cores busy, so ratios are rough and speeds mean little**"
+    quiet = "nothing else running" if about["quiet"] else "nothing was measured"
+    if busy is not None and not about["quiet"]:
+        quiet = f"**not quiet: other work kept {busy:.1f} cores busy, so ratios are rough and speeds mean little**"
     doubt = " A quick run: it shows that everything works; its figures mean nothing." if about.get("quick") else ""
     memory = f", {m['memory_gib']} GiB" if "memory_gib" in m else ""
     return f"{m['cpu']}, {m['cores']} cores{memory}, {about['date']}, commit {about['commit']}, median of {about['repeats']}; {quiet}.{doubt}"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,9 +26,25 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages that are made here."""
     made = {"cli.md": command_line(), "models.md": model_cards(), "notebooks.md": notebooks()}
     made |= {page: (ROOT / path).read_text() for path, page in ELSEWHERE.items()}
-    for name, text in made.items():
-        files.append(File.generated(config, name, content=text))
+    made["performance.md"], plots = with_plots(made["performance.md"])
+    for name, content in (made | plots).items():
+        files.append(File.generated(config, name, content=content))
     return files
+
+
+def with_plots(page: str) -> tuple[str, dict[str, bytes]]:
+    """The page on performance with plots of each job's JSON above its table, and those plots."""
+    sys.path.append(str(ROOT / "benchmarks"))
+    from pictures import draw
+
+    plots: dict[str, bytes] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for path in sorted((ROOT / "benchmarks/results").glob("*.json")):
+            drawn = {f"performance-{p.name}": p.read_bytes() for p in draw(json.loads(path.read_bytes()), Path(folder))}
+            pictures = "\n\n".join(f"![{name.removesuffix('.png')}]({name})" for name in drawn)
+            page = page.replace(f"### {path.stem}\n", f"### {path.stem}\n\n{pictures}\n", 1)
+            plots |= drawn
+    return page, plots
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
