@@ -104,6 +104,7 @@ def screenshot(paths: Sequence[Path], out: Path) -> None:
         QApplication.processEvents()  # the canvas takes its new size
         session_of(viewer).add_all()
         viewer.reset_view()
+        session_of(viewer).fit_outlines()
         settled(viewer)
         image = viewer.screenshot(canvas_only=False, flash=False)
         out.parent.mkdir(parents=True, exist_ok=True)

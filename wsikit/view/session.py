@@ -55,7 +55,7 @@ class Session(QObject):
         self._timer = QTimer(interval=0, singleShot=True)
         self._timer.timeout.connect(self._add_next)
         self._zoomed = QTimer(interval=60, singleShot=True)
-        self._zoomed.timeout.connect(self._outline_width)
+        self._zoomed.timeout.connect(self.fit_outlines)
         viewer.scene.camera.events.zoom.connect(self._zoom)
         viewer.window._qt_window.installEventFilter(self)
 
@@ -225,8 +225,8 @@ class Session(QObject):
             shown = DetectionLayers(self.viewer, name, self.review.objects(name), self.store.mpp, (w, h))
             self.detections[name] = shown
             self._take(shown.density, 1000 + 10 * i)
-            self._take(shown.points, 1001 + 10 * i)
-            self._outline(name, 1002 + 10 * i)
+            self._take(shown.points, 1002 + 10 * i)  # above the outline, which hides none so
+            self._outline(name, 1001 + 10 * i)
 
     def _outline(self, name: str, rank: int) -> None:
         """Draw the densest window as it is now; none where there is no answer."""
@@ -244,12 +244,13 @@ class Session(QObject):
         else:
             layer.data = data
             layer.features, layer.text = {"label": options["text"]["string"]}, options["text"]
-        self._outline_width()
+        self.fit_outlines()
 
     def _zoom(self, _: Any = None) -> None:
-        self._zoomed.start()
+        if not self._zoomed.isActive():
+            self._zoomed.start()
 
-    def _outline_width(self) -> None:
+    def fit_outlines(self) -> None:
         """Outlines of windows are as thick on the screen at every zoom: on a whole slide one of a fixed width would vanish."""
         um = OUTLINE_PX / self.viewer.scene.camera.zoom
         for layer in self.viewer.layers:
@@ -265,7 +266,7 @@ class Session(QObject):
         self._said = True
         for i, (name, shown) in enumerate(self.detections.items()):
             shown.changed(self.review.objects(name))
-            self._outline(name, 1002 + 10 * i)
+            self._outline(name, 1001 + 10 * i)
         self.describe()
         self.reviewed.emit()
 
@@ -285,6 +286,7 @@ class Session(QObject):
         centre = to_world(np.array([position]), mpp)[0]
         self.viewer.scene.camera.center = tuple(float(v) for v in centre)
         self.viewer.scene.camera.zoom = min(self.viewer.canvas.size) / across_um
+        self.fit_outlines()
 
 
 def find_targets(paths: Sequence[Path]) -> list[Target]:

@@ -183,6 +183,7 @@ def write_picture(session: Session, path: Path) -> None:
         It cannot be written.
     """
     viewer = session.viewer
+    session.fit_outlines()
     settled(viewer)
     canvas = Image.fromarray(viewer.screenshot(canvas_only=True, flash=False)[..., :3])
     font = ImageFont.truetype(f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf", 14)  # Pillow's own has no µ
