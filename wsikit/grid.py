@@ -41,6 +41,12 @@ class Raster:
     size: Size
     mpp: tuple[float, float]
 
+    @property
+    def enlarged(self) -> float | None:
+        """How many times the finest pixels were enlarged for these; None where that is too little to matter."""
+        times = 1 / min(self.step)
+        return round(times, 3) if times > MAX_UPSAMPLE else None
+
     def source_window(self, x: int, y: int, w: int, h: int) -> Region:
         """Pixels of the stored level under raster pixels ``[x, x+w) × [y, y+h)``."""
         x0, x1 = source_span(x, w, self.step[0])
@@ -93,7 +99,7 @@ def make_raster(levels: Sequence[Level], mpp: tuple[float, float], want_mpp: flo
     if not upsample and min(step) < 1 / MAX_UPSAMPLE:
         raise ResolutionMismatchError(
             f"the slide has {max(mpp):.4g} µm/px, {want_mpp:.4g} µm/px is needed: enlarging by more than {MAX_UPSAMPLE} × invents detail; "
-            "use a slide scanned finer, or a model for coarser slides"
+            "use a slide scanned finer, a model for coarser slides, or --upsample (upsample=True), which the result then says"
         )
     return raster_at(level, mpp, step)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -140,3 +141,19 @@ def test_the_focal_plane_is_an_option_and_a_column(tissue: np.ndarray, tmp_path:
     assert found == {"middle": ("z1", True), "option": ("z2", False), "csv": ("z0", False)}
     run = wk.score([path], tmp_path / "none", pipelines=["sts-subtype"], focal_plane="z7")
     assert "there is no focal plane 'z7'; it has z0, z1, z2" in run.failed["a"]
+
+
+def test_an_enlarged_slide_says_so_wherever_its_answer_stands(slide: Path, tmp_path: Path) -> None:
+    """The same file said to be twice as coarse: refused, or enlarged by two for a model of 1 µm/px."""
+    refused = wk.score([slide], tmp_path / "refused", ["sts-subtype"], mpp_override=2.0).results["small"]["pipelines"]["sts-subtype"]
+    assert refused["status"] == "refused"
+    assert "--upsample" in refused["reason"]
+    run = wk.score([slide], tmp_path / "run", ["sts-subtype"], mpp_override=2.0, upsample=True)
+    result = run.results["small"]["pipelines"]["sts-subtype"]
+    assert (result["status"], result["enlarged"]) == ("ok", 2.0)
+    (row,) = csv.DictReader((run.folder / "slides.csv").open())
+    assert row["sts-subtype.enlarged"] == "2.0"
+    write_reports(run.folder)
+    assert "enlarged 2 × for this model" in (run.folder / "reports/small.html").read_text()
+    plain = wk.score([slide], tmp_path / "plain", ["sts-subtype"], mpp_override=0.5, upsample=True)
+    assert "enlarged" not in plain.results["small"]["pipelines"]["sts-subtype"]

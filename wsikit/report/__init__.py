@@ -75,6 +75,10 @@ def answer(r: Mapping[str, Any]) -> str:
     """A pipeline's answer in words, with its doubt."""
     if r["status"] != "ok":
         return f"{r['status']}: {r['reason']}"
+    return _given(r) + (f"; on a slide that was enlarged {r['enlarged']:g} × for this model" if "enlarged" in r else "")
+
+
+def _given(r: Mapping[str, Any]) -> str:
     if "call" in r:
         p = ", ".join(f"{c} {v:.2f}" for c, v in sorted(r["probability"].items(), key=lambda kv: -kv[1]))
         alone = f"; alone at {100 * r['coverage']:.0f} % coverage" if "coverage" in r else ""

@@ -317,7 +317,8 @@ def _pipeline_result(store: SlideStore, card: Card, job: Job, stage: Stage | Non
         result["within"] = within.to_json()
     if not reason and result["status"] == "ok":
         reason = unknown_colours(card, stain_of(store.attributes, card))
-    return _withheld(result, reason) | {"model": model}
+    enlarged = {"enlarged": times} if (times := stage.grid.raster.enlarged) else {}
+    return _withheld(result, reason) | enlarged | {"model": model}
 
 
 def _within(store: SlideStore, name: str, results: Mapping[str, Any]) -> Within:

@@ -96,11 +96,13 @@ def write_results(folder: Path, job: Job, results: Mapping[str, Mapping[str, Any
     extra = ("patient",) if any(c.patient for c in job.slides) else ()
     reviewed = [c for n in names for c in _reviewed_columns(n, cards)] if any("review" in r for r in results.values()) else []
     pipelines = {n: _columns(n, cards, job.counting.grading) for n in names}
+    if job.upsample:
+        pipelines = {n: [*found, f"{n}.enlarged"] if n != RISK_PIPELINE else found for n, found in pipelines.items()}
     columns = [*SLIDE_COLUMNS, *extra, *(c for found in pipelines.values() for c in found), *reviewed]
     write_csv(folder / "slides.csv", columns, slides)
     if extra:
         rows = list(_patient_rows(job, results, cards))
-        found = [c for columns in pipelines.values() for c in columns if not c.endswith(("hotspot_x", "hotspot_y"))]
+        found = [c for columns in pipelines.values() for c in columns if not c.endswith(("hotspot_x", "hotspot_y", "enlarged"))]
         said = ["reviewed_slides", "reviewed_tissue_mm2", *reviewed] if reviewed else []
         write_csv(folder / "patients.csv", ["patient", "slides", "slides_failed", "tissue_mm2", *found, *said], rows)
 
@@ -192,7 +194,7 @@ def _flaws(result: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _pipeline_cells(name: str, r: Mapping[str, Any]) -> dict[str, Any]:
-    cells: dict[str, Any] = {k: r.get(k) for k in ("status", "reason", "call", "doubt", *_COUNT_FIELDS, *_RISK_FIELDS, *_REGION_FIELDS)}
+    cells: dict[str, Any] = {k: r.get(k) for k in ("status", "reason", "call", "doubt", "enlarged", *_COUNT_FIELDS, *_RISK_FIELDS, *_REGION_FIELDS)}
     cells |= {f"p_{c}": p for c, p in r.get("probability", {}).items()} | {"set": " ".join(r.get("set", [])), "outlying": r.get("outlying")}
     if h := r.get("hotspot"):
         cells |= {"hotspot_x": h["centre"][0], "hotspot_y": h["centre"][1], "hotspot_flags": " ".join(h["flags"])}
