@@ -130,17 +130,17 @@ def test_what_cannot_be_explained_is_refused_before_any_work(slide: Path, tmp_pa
 
 def test_maps_are_cut_to_the_tiles_own_cells_and_put_together_without_gaps() -> None:
     """A ramp over the slide, seen tile by tile with overlap, is that ramp again."""
-    grid = TileGrid(Raster(0, (1.0, 1.0), (1.0, 1.0), Size(1000, 700), (0.5, 0.5)), 128, 32)
+    grid = TileGrid(Raster(0, (1.0, 1.0), (1.0, 1.0), Size(2000, 1400), (0.5, 0.5)), 256, 64)
     cells = grid.all_cells()
     corners, n = grid.corners_px(cells), 8
-    centres = corners[:, :1] + (np.arange(n) + 0.5) * 128 / n  # of each map's columns, in px
-    maps = np.broadcast_to(centres[:, None, None, :] / 1000, (len(cells), 1, n, n)).astype(np.float32)
+    centres = corners[:, :1] + (np.arange(n) + 0.5) * 256 / n  # of each map's columns, in px
+    maps = np.broadcast_to(centres[:, None, None, :] / 2000, (len(cells), 1, n, n)).astype(np.float32)
     stage = Stage("x-grad-cam", "k", grid, cells, np.ones(len(cells)))
     own = own_squares(maps, stage)
     assert own.shape == (len(cells), 1, 6, 6)
     heat, top = assemble(grid, 1, [(cells[:3], own[:3]), (cells[3:], own[3:])])
     step = grid.stride_px / 6
-    expected = (np.arange(heat.shape[2]) + 0.5) * step / 1000
+    expected = (np.arange(heat.shape[2]) + 0.5) * step / 2000
     assert np.allclose((heat[0] * top)[:, 3:-12], expected[3:-12], atol=2e-3)
     whole, fine = heat_placement(grid), placement(grid, 6)
     assert fine.translation[0] - fine.scale[0] / 2 == pytest.approx(whole.translation[0] - whole.scale[0] / 2)

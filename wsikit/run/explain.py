@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 VERSION = 1  # raise it when a map would come out otherwise
 MOST_CLASSES = 16
-MOST_SIDE = 8  # squares along a tile's side: finer grids are averaged to it
+SQUARE_PX = 28  # of a tile, at least: finer grids, as of transformers' tokens, are averaged, so that a slide's map is no larger than that of a CNN
 
 
 def choose_explained(wanted: Sequence[str], models: Mapping[str, ModelRef]) -> dict[str, Explained]:
@@ -96,7 +96,7 @@ def own_squares(maps: np.ndarray, stage: Stage) -> np.ndarray:
     """Of maps float32 (N, K, h, w) that cover tiles, what lies in the tiles' own cells, without their overlap: float16 (N, K, S, S)."""
     grid = stage.grid
     share = grid.stride_px / grid.tile_px
-    side = max(1, min(MOST_SIDE, round(min(maps.shape[2:]) * share)))
+    side = max(1, min(grid.stride_px // SQUARE_PX, round(min(maps.shape[2:]) * share)))
     first = (1 - share) / 2
     for n in maps.shape[:1:-1]:  # columns, then rows
         weights = _averaging(n, first, share, side)
