@@ -53,9 +53,17 @@ def exported(scored: Run, phantom: Any, tmp_path_factory: pytest.TempPathFactory
     attributes = root.attrs["wsikit"]
     attributes["slide"]["digest"] = wk.open_slide(folder / "slide").digest  # type: ignore[index, call-overload]
     root.attrs["wsikit"] = attributes
+    shutil.copytree(folder / "lms.zarr/overlays/sts-subtype", folder / "lms.zarr/overlays/sts-subtype-grad-cam")  # as `--explain` adds one
     store = open_store(folder / "lms.zarr")
     files = list(write_dicom(store, folder / "out", folder / "slide"))
-    assert {p.name.removeprefix("lms.").removesuffix(".dcm") for p in files} >= {"sr", "mitosis.ann", "mitosis.map", "sts-subtype.map", "rms-subtype.map"}
+    assert {p.name.removeprefix("lms.").removesuffix(".dcm") for p in files} >= {
+        "sr",
+        "mitosis.ann",
+        "mitosis.map",
+        "sts-subtype.map",
+        "sts-subtype-grad-cam.map",
+        "rms-subtype.map",
+    }
     yield Exported(folder / "slide", store, folder / "out")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -10,8 +11,12 @@ import numpy as np
 import pytest
 
 import wsikit as wk
+from wsikit.overlay.grad_cam import placement
 from wsikit.run import Run
+from wsikit.run.plan import grid_of
 from wsikit.slide import Slide
+from wsikit.store import SlideStore
+from wsikit.store.image import write_image
 from wsikit.view.layers import lazy_level, plan_layers, slide_layers, store_layers, to_world
 from wsikit.view.reader import get_reader
 
@@ -45,6 +50,22 @@ def test_all_images_start_at_the_slides_corner(layers: dict[str, Any]) -> None:
     for name, (_, options, kind) in layers.items():
         if kind in ("image", "labels"):
             np.testing.assert_allclose(corner_um(options), (-0.25, -0.25), atol=1e-9, err_msg=name)
+
+
+def test_what_speaks_for_a_class_is_a_layer_on_the_same_corner(scored: Run, tmp_path: Path) -> None:
+    store = SlideStore(shutil.copytree(scored.folder / "slides/lms.zarr", tmp_path / "slides/lms.zarr"))
+    shutil.copy(scored.folder / "slides/lms.json", tmp_path / "slides")
+    grid = grid_of(store.attributes["stages"]["sts-subtype"])
+    heat = np.random.default_rng(0).random((2, 7 * grid.shape[1], 7 * grid.shape[0])).astype(np.float32)
+    channels = [{"label": c, "color": "FFFFFF", "active": True, "window": {"min": 0, "max": 1, "start": 0, "end": 1}} for c in ("LMS", "SS")]
+    write_image(store.path / "overlays/sts-subtype-grad-cam", "x", [heat], [placement(grid, 7)], fill=float("nan"), extra={"omero": {"channels": channels}})
+    found = {layer[1]["name"]: layer for layer in store_layers(SlideStore(store.path))}
+    for k, name in enumerate(("LMS", "SS")):
+        values, options, kind = found[f"sts-subtype Grad-CAM: {name}"]
+        assert (kind, options["visible"]) == ("image", False)
+        np.testing.assert_array_equal(values, heat[k])
+        np.testing.assert_allclose(corner_um(options), (-0.25, -0.25), atol=1e-9)
+        np.testing.assert_allclose(np.array(options["scale"]) * 7, found[f"sts-subtype: {name}"][1]["scale"])
 
 
 def test_points_are_where_their_pixels_are(layers: dict[str, Any], scored: Run) -> None:

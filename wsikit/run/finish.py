@@ -48,32 +48,9 @@ from wsikit.store.durable import digest_of, disk_errors, write_json
 from wsikit.store.image import Placement, coarser, write_image
 
 NO_NUMBERS = (
-    "call",
-    "probability",
-    "tile_share",
-    "doubt",
-    "set",
-    "coverage",
-    "outlying",
-    "count",
-    "per_mm2",
-    "low",
-    "high",
-    "hotspot",
-    "left_out",
-    "corrected",
-    "region_mm2",
-    "share",
-    "tiles",
-    "explanation",
-    "grading",
-    "risk",
-    "group",
-    "survival",
-    "survival_interval",
-    "event_probability",
-    "event_probability_interval",
-    "features",
+    *("call", "probability", "tile_share", "doubt", "set", "coverage", "outlying", "count", "per_mm2"),
+    *("low", "high", "hotspot", "left_out", "corrected", "region_mm2", "share", "tiles", "explanation"),
+    *("grading", "risk", "group", "survival", "survival_interval", "event_probability", "event_probability_interval", "features"),
 )
 SURVIVAL_INPUTS = "survival_inputs"
 REVIEW = "review"
