@@ -25,7 +25,7 @@ def register(app: typer.Typer) -> None:
         grading: Grading = None,
         within: Annotated[str, typer.Option("--within", metavar="PIPELINE", help="Confine calls and mitoses to a region, such as tumour.")] = "",
     ) -> None:
-        """Recompute slide and patient results from stored columns; no pixels are read. Without options mitoses are counted as before.
+        """Recompute results from stored columns; no pixels are read. Without options mitoses are counted as before.
 
         \b
         Example: wsikit aggregate out/

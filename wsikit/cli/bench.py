@@ -23,7 +23,7 @@ def register(app: typer.Typer) -> None:
         workers: Workers = None,
         as_json: Json = False,
     ) -> None:
-        """Time decoding, reading, resampling, stain, encoding and inference on one slide, alone and together, and name the bottleneck.
+        """Time each stage on one slide, and name the bottleneck. Decoding, reading, resampling, stain, encoding and inference, alone and together.
 
         \b
         Example: wsikit bench a.svs --model phantom-mitosis

@@ -23,7 +23,9 @@ def register(app: typer.Typer) -> None:
         workers: Workers = None,
         as_json: Json = False,
     ) -> None:
-        """Learn a classifier's temperature, sets of likely classes, and what looks like nothing it knows; calls are withheld by them.
+        """Learn how far a classifier's calls can be trusted.
+
+        That is its temperature, sets of likely classes, and what looks like nothing it knows; calls are withheld by them.
 
         \b
         Example: wsikit calibrate my-sts/ --labels validation.csv -o my-sts-calibrated/

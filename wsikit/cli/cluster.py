@@ -10,11 +10,13 @@ import typer
 
 def register(app: typer.Typer) -> None:
     """Add the verbs."""
-    sub = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Keys for workers on other machines, and a check of a cluster's file.")
+    sub = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Keys for workers on other machines; check a cluster's file.")
 
     @sub.command("init")
     def init(folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new folder, on a disk that all machines see.", show_default=False)]) -> None:
-        """Make the key and certificate that scheduler and workers prove themselves with; who can read the folder can use the cluster.
+        """Make the key and certificate of a cluster of one's own.
+
+        Scheduler and workers prove themselves with them: who can read the folder can use the cluster.
 
         Example: wsikit cluster init ~/.config/wsikit/tls
         """

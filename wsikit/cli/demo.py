@@ -20,7 +20,7 @@ def register(app: typer.Typer) -> None:
         slide: Annotated[Path | None, typer.Option("--slide", help="Use this slide instead of the public one.")] = None,
         workers: Workers = None,
     ) -> None:
-        """The whole job on a real public slide and on a phantom cohort with known truth; a few minutes on two cores.
+        """The whole job on a public slide and on phantoms of known truth. A few minutes on two cores.
 
         Example: wsikit demo -o demo/
         """

@@ -17,7 +17,7 @@ def register(app: typer.Typer) -> None:
 
     @app.command()
     def diff(run_a: Annotated[Path, RUN], run_b: Annotated[Path, RUN], as_json: Json = False) -> int:
-        """Why do two runs differ: inputs, models, parameters, software, machine; and which slides' results moved, by how much.
+        """Say why two runs differ, and which results moved by how much. Compares inputs, models, parameters, software, machine.
 
         Exit code 0 when nothing differs, 1 when something does, as of diff(1).
 

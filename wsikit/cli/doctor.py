@@ -27,7 +27,9 @@ def register(app: typer.Typer) -> None:
         processes: Annotated[int | None, typer.Option("--processes", min=1, help="Slides looked at at a time. [default: one per core, at most 8]")] = None,
         as_json: Json = False,
     ) -> int:
-        """Check the installation, or an archive: what will fail and why, tissue, duplicates, labels, hours and disk (headers and a thumbnail only).
+        """Check the installation, or an archive: what will fail, and why.
+
+        Of an archive also tissue, duplicates, labels, hours and disk, from headers and a low-power picture only.
 
         \b
         Example: wsikit doctor

@@ -23,7 +23,7 @@ def register(app: typer.Typer) -> None:
         workers: Workers = None,
         as_json: Json = False,
     ) -> None:
-        """Score labelled slides and compare: metrics with patient-level bootstrap intervals.
+        """Compare slides with labels, with intervals over patients. They come from a bootstrap over patients, not over tiles.
 
         \b
         Example: wsikit evaluate my-sts/ --labels test.csv -o evaluation/

@@ -21,7 +21,7 @@ def register(app: typer.Typer) -> None:
         focal_plane: FocalPlane = None,
         as_json: Json = False,
     ) -> None:
-        """What a slide is: reader, vendor, size, levels, mpp and where it came from, objective, ICC, associated images.
+        """Show what a slide is, and where its mpp came from. Also reader, vendor, size, levels, objective, ICC, associated images.
 
         Example: wsikit info a.svs
         """

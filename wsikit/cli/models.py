@@ -103,7 +103,7 @@ def _add(
     name: Annotated[str, typer.Option("--name", help="What to call it here.")] = "",
     accept_licence: Annotated[bool, typer.Option("--accept-licence", help="Accept the terms of a gated hf: model, as wsikit models accept does.")] = False,
 ) -> None:
-    """Put a model where wsikit finds it by name, after checking it; options tell what a file of weights does not say.
+    """Check a model, and put it where wsikit finds it by name. Options tell what a file of weights does not say.
 
     \b
     Example: wsikit models add my-model/
@@ -147,7 +147,7 @@ def _accept(
     yes: Annotated[bool, typer.Option("--yes", help="I have read the licence, and accept it.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Show the licence of weights in a gated repository, and keep that you accept it; without a name, say which were accepted.
+    """Show the licence of gated weights, and keep that you accept it. Without a name, say which were accepted.
 
     \b
     Example: wsikit models accept uni
@@ -189,7 +189,7 @@ def _export(
     out: Annotated[Path, typer.Option("-o", "--out", metavar="FILE", help="The file to write.")],
     to: Annotated[str, typer.Option("--to", help="onnx.")] = "onnx",
 ) -> None:
-    """Write a classifier as one ONNX file, with its card inside: probabilities (equal to 1e-4) and features of scaled tiles.
+    """Write a classifier as one ONNX file, with its card inside. It gives probabilities (equal to 1e-4) and features of scaled tiles.
 
     Example: wsikit models export my-sts --to onnx -o my-sts.onnx
     """

@@ -18,7 +18,7 @@ def register(app: typer.Typer) -> None:
         files: Annotated[list[Path] | None, typer.Argument(help="TOML files to check, as in the folder pipelines/.", show_default=False)] = None,
         as_json: Json = False,
     ) -> None:
-        """List the pipelines, what each is for and the model that it takes by default; check pipeline files.
+        """List pipelines and their default models; check pipeline files.
 
         \b
         Example: wsikit pipelines

@@ -12,7 +12,7 @@ def register(app: typer.Typer) -> None:
 
     @app.command()
     def report(folder: RunFolder) -> None:
-        """Write one self-contained HTML page per slide and one for the run.
+        """Write a self-contained HTML page per slide and one for the run.
 
         Example: wsikit report out/
         """

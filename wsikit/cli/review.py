@@ -27,7 +27,7 @@ def register(app: typer.Typer) -> None:
         labels: Annotated[Path | None, typer.Option("--labels", metavar="FOLDER", help="Write what people said as labels for wsikit train.")] = None,
         as_json: Json = False,
     ) -> None:
-        """What people said of a run's slides beside what the models said; take corrections in, give labels out.
+        """Show what people said beside what the models said. Take corrections in, give labels out.
 
         Corrections in a CSV: slide_id, x, y (level-0 px), label (mitosis, atypical mitosis, lookalike, apoptosis, unsure), comment; or slide_id,
         pipeline, call, comment. Each is kept with time and initials in slides/ID.review.jsonl; results and slides.csv get columns of their own.

@@ -79,7 +79,7 @@ def register(app: typer.Typer) -> None:
         engine: Engine = "auto",
         as_json: Json = False,
     ) -> int:
-        """Score slides: subtype calls, mitoses per mm², survival risk and overlays. Running it again resumes.
+        """Score slides: calls, mitoses per mm², risk and overlays. Running it again resumes.
 
         \b
         Example: wsikit score a.svs -o out/

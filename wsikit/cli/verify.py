@@ -21,7 +21,7 @@ def register(app: typer.Typer) -> None:
         workers: Workers = None,
         as_json: Json = False,
     ) -> int:
-        """Check every stored byte of a run against its receipt; names what is damaged, missing or unfinished.
+        """Check every stored byte of a run against its receipt. Names what is damaged, missing or unfinished.
 
         \b
         Example: wsikit verify out/

@@ -16,7 +16,7 @@ def register(app: typer.Typer) -> None:
         stores: Annotated[list[Path], typer.Argument(metavar="STORE…", help="Slide stores (.zarr), a run's folder, or slides.")],
         screenshot: Annotated[Path | None, typer.Option("--screenshot", metavar="PNG", help="Save a picture of the viewer and leave.")] = None,
     ) -> None:
-        """Open napari with slide, heat maps, tissue, hotspot and mitoses as layers.
+        """Open napari: slide, heat maps, tissue, hotspot and mitoses.
 
         \b
         Example: wsikit view out/slides/a.zarr
