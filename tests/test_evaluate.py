@@ -157,6 +157,9 @@ def test_a_detector_is_judged_by_its_points_pooled_over_slides(slides: dict[str,
     real = sum(len(slides[n][1].mitoses) for n in ("0.tif", "2.tif"))
     assert real >= 20
     assert (facts["slides"], facts["patients"], facts["failed"], facts["radius_um"]) == (2, 2, 0, 7.5)
+    tissue_mm2 = sum(slides[n][1].tissue_mm2 for n in ("0.tif", "2.tif"))
+    assert facts["tissue_mm2"] == pytest.approx(tissue_mm2, rel=0.1)
+    assert numbers(facts["fp_per_mm2"])[0] == pytest.approx(facts["fp"] / facts["tissue_mm2"], rel=1e-3)
     assert facts["tp"] + facts["fn"] == real + 10
     assert real * 0.9 <= facts["tp"] <= real
     assert facts["fp"] <= 2
@@ -164,6 +167,17 @@ def test_a_detector_is_judged_by_its_points_pooled_over_slides(slides: dict[str,
     for name, value in (("precision", tp / (tp + fp)), ("recall", tp / (tp + fn)), ("f1", 2 * tp / (2 * tp + fp + fn))):
         assert numbers(facts[name])[0] == pytest.approx(value)
         assert numbers(facts[name])[1] <= numbers(facts[name])[2]
+
+
+def test_points_beyond_a_slide_and_slides_kept_for_training_are_no_misses(slides: dict[str, Any], tmp_path: Path) -> None:
+    path, truth = slides["0.tif"]
+    w, h = truth.spec.width, truth.spec.height
+    labels = table(tmp_path / "points.csv", "path,patient,x,y,label", [(path, "A", w + 5, 4.0, "mitosis")])
+    with pytest.raises(LabelsError, match=f"is outside of the slide of {w} × {h} px"):
+        evaluate_model("phantom-mitosis", labels, tmp_path / "out")
+    rows = [(path, "A", w + 5, 4.0, "mitosis", "train"), (slides["2.tif"][0], "B", 4.0, 4.0, "mitosis", "test")]
+    facts = evaluate_model("phantom-mitosis", table(tmp_path / "split.csv", "path,patient,x,y,label,split", rows), tmp_path / "out")
+    assert (facts["slides"], facts["tp"], facts["fn"]) == (1, 0, 1)
 
 
 def test_a_model_is_not_judged_on_nothing(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -45,20 +46,24 @@ def evaluate_detector(card: Card, folder: Path, slides: Sequence[Points], out: P
         withheld += result["pipelines"][card.pipeline]["status"] != "ok"
         store = run.store(slide_id)
         table, mpp = store.tables()[card.pipeline], np.array(store.mpp)
-        width, height = store.attributes["slide"]["size"]
-        # true points lie anywhere on a field, so all of it was searched, not its tissue alone
-        cases.append(Case(table["position"] * mpp, table["score"], s.objects * mpp, width * height * float(mpp.prod()) / 1e6))
+        # of tissue, as counts are: glass has no false positives, and would only make them look rare
+        area_mm2 = float(result["pipelines"][card.pipeline].get("area_mm2") or 0.0)
+        cases.append(Case(table["position"] * mpp, table["score"], s.objects * mpp, area_mm2))
         patients.append(s.item.patient)
         tumours.append(s.tumour)
     if not cases:
-        raise LabelsError("no slide could be scored with this model; see the reasons in the run's slides.csv")
+        answers = (r["pipelines"].get(card.pipeline, {}).get("reason") or r["reason"] for r in run.results.values())
+        raise LabelsError(f"no slide could be scored with this model; the first: {next(answers, '')}")
     assert card.detection is not None
-    about = {"slides": len(cases), "patients": len(set(patients)), "failed": len(slides) - len(cases), "answers_withheld": withheld}
+    about: dict[str, Any] = {"slides": len(cases), "patients": len(set(patients)), "failed": len(slides) - len(cases), "answers_withheld": withheld}
+    about["tissue_mm2"] = round(sum(c.area_mm2 for c in cases), 4)
     return about | detector_figures(cases, patients, tumours, card.detection.threshold, card.detection.keep_above)
 
 
 def detector_figures(cases: Sequence[Case], patients: Sequence[str], tumours: Sequence[str], threshold: float, keep_above: float) -> dict[str, Any]:
     """Counts and pooled precision, recall and F1 with 95 % intervals over patients, by MIDOG's matching and the optimal one; by tumour type; AP; FROC.
+
+    False positives are per mm² of tissue.
 
     Detections below ``keep_above`` were not kept, so AP and FROC are of the others.
     """
@@ -69,11 +74,11 @@ def detector_figures(cases: Sequence[Case], patients: Sequence[str], tumours: Se
     facts["optimal"] = _pooled(by_case["optimal"], patients)
     area = np.array([c.area_mm2 for c in cases])
     false = np.array([s.fp for s in by_case["midog"]])
-    facts["fp_per_mm2"] = bootstrap(lambda rows: float(false[rows].sum() / area[rows].sum()), patients)
+    facts["fp_per_mm2"] = bootstrap(lambda rows: float(false[rows].sum() / (area[rows].sum() or math.nan)), patients)
     empty = [i for i, c in enumerate(cases) if not len(c.truth_um)]
-    if empty:
+    if empty and area[empty].sum():
         facts["fp_per_mm2 without mitoses"] = round(float(false[empty].sum() / area[empty].sum()), 4)
-    facts["average_precision"] = average_precision(cases)
+    facts["average_precision"] = round(average_precision(cases), 4)
     facts["recall at false positives per mm²"] = {f"{rate:g}": round(r, 4) for rate, r in recall_at(cases, FROC_PER_MM2).items()}
     facts["scores kept above"] = keep_above
     groups = defaultdict(list)

@@ -96,6 +96,9 @@ def test_detector_errors_move_and_widen_the_interval() -> None:
     alone = [v * 108 / 130 for v in poisson_interval(20, 2.0)]
     assert low < value < high
     assert high - low > alone[1] - alone[0] - 0.6
+    none = corrected_rate(0, 2.0, ZEHRA)
+    assert none[:2] == (0, 0)
+    assert 0.5 < none[2] < poisson_interval(0, 2.0)[1]
     sure = corrected_rate(20, 2.0, DetectorError(10**6, 0, 0))
     assert sure == pytest.approx((10, *poisson_interval(20, 2.0)), rel=0.06)
     assert high - low > (sure[2] - sure[1]) * 108 / 130

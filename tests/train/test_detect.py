@@ -9,11 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from wsikit.errors import LabelsError
+from wsikit.errors import LabelsError, UsageError
 from wsikit.models import Card, check_model, load_model
-from wsikit.train.compose import FIGURE_UM, Composition
-from wsikit.train.detect import Course, Points, _batch, _crops, train_detector
+from wsikit.models._two_stage import TwoStage
+from wsikit.models.mitosis import build
+from wsikit.train.compose import FIGURE_UM, Composition, Piece
+from wsikit.train.detect import Course, Points, _batch, _crops, fit, train_detector
 from wsikit.train.labels import Labelled
+from wsikit.train.tasks import mitosis
 
 
 @pytest.fixture
@@ -36,6 +39,25 @@ def test_a_few_steps_give_a_folder_that_loads_and_repeats(points: list[Points], 
     validation = cards[0].metrics["validation"]
     assert (validation["unit"], validation["patients"]) == ("squares", 1)
     assert len(load_model(tmp_path / "a").predict(np.zeros((2, 128, 128, 3), np.uint8))) == 2
+
+
+def test_yolov9_learns_by_the_same_steps_with_and_without_a_verifier(detector_fields: dict[str, Any]) -> None:
+    rng = np.random.default_rng(0)
+    pieces = [Piece(rng.integers(0, 255, (64, 64, 3), np.uint8), np.array([[30.0, 30]]), 0.5)] * 2
+    for more in ({}, {"verifier": {"side_px": 32}}):
+        fields = detector_fields | {"architecture": {"name": "yolo9-t", **more}, "tile_px": 64, "batch": 2}
+        card = Card(**fields, weights={"sha256": "0" * 64})
+        net: Any = build(card)
+        assert isinstance(net, TwoStage) == bool(more)
+        lines: list[str] = []
+        fit(net, pieces, card, 1, 0, "cpu", lines.append)
+        assert "loss" in lines[0]
+
+
+@pytest.mark.parametrize("name", ["kongnet", "darknet", "centre", "nonsense"])
+def test_what_is_not_trained_by_name_is_refused_before_any_slide_is_read(name: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="mitoses are learned by yolox-n"):
+        mitosis(tmp_path / "none.csv", tmp_path / "m", 0.25, architecture=name)
 
 
 def test_squares_hold_their_points_as_dark_spots(points: list[Points], detector_fields: dict[str, Any]) -> None:

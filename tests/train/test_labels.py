@@ -67,10 +67,10 @@ def test_wrong_rows_are_named(folder: Path, words: str) -> None:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"", "needs rows"),
-        (b"path,label,patient\n", "needs rows"),
+        (b"", "is empty"),
+        (b"path,label,patient\n", "but no rows"),
         (b"path,label\na.tif,LMS\n", "missing: patient"),
-        (b"path;label;patient\na.tif;LMS;P1\n", "missing: path, label, patient"),
+        (b"path;label;patient\na.tif;LMS;P1\n", "separated by semicolons: save it with commas"),
         (b"\xff\xfe\x00\x01", "cannot be read as CSV"),
     ],
 )
@@ -151,7 +151,7 @@ WRONG_POINTS = {
     "rows of a.tif must name one patient": ["a.tif,P1,1,2,mitosis,,", "a.tif,P2,3,4,mitosis,,"],
     "the same split": ["a.tif,P1,1,2,mitosis,train,", "a.tif,P1,3,4,mitosis,val,"],
     "must name one": ["a.tif,,1,2,mitosis,,"],
-    "must be train or val": ["a.tif,P1,1,2,mitosis,test,"],
+    "must be train, val or test": ["a.tif,P1,1,2,mitosis,tests,"],
     "patient P1 is in more than one split": ["a.tif,P1,1,2,mitosis,train,", "b.tif,P1,3,4,mitosis,val,"],
     "is named twice": ["a.tif,P1,1,2,mitosis,,", "./a.tif,P2,3,4,mitosis,,"],
 }

@@ -149,7 +149,7 @@ WRONG: dict[str, dict[str, Any]] = {
     "says no 'patient'": {},
     "category 'lymphocyte' is neither": {"categories": [{"id": 1, "name": "mitosis"}, {"id": 2, "name": "lymphocyte"}], "image": {"patient": "P"}},
     "leads out of its folder": {"image": {"file_name": "../001.png", "patient": "P"}},
-    "split must be train or val": {"image": {"patient": "P", "split": "test"}},
+    "split must be train, val or test": {"image": {"patient": "P", "split": "tests"}},
     "1 of 1 images are missing": {"image": {"patient": "P", "file_name": "9.png", "id": 1}},
 }
 

@@ -82,7 +82,7 @@ def corrected_rate(count: int, area_mm2: float, error: DetectorError, level: flo
     rng = np.random.default_rng(_SEED + 1)
     draws = rng.gamma(count + 0.5, size=DRAWS) * error.factors() / area_mm2
     low, high = np.percentile(draws, [50 * (1 - level), 50 * (1 + level)])
-    return count * error.factor / area_mm2, float(low), float(high)
+    return count * error.factor / area_mm2, float(low) if count else 0.0, float(high)  # as the exact limits of no count begin at 0
 
 
 def score_probabilities(count: float, bounds: Sequence[float], error: DetectorError | None = None) -> list[float]:

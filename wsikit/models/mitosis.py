@@ -23,17 +23,16 @@ from wsikit.models._yolo9 import SIZES, Yolo9
 
 PIPELINE = "mitosis"
 CLASSES = ("mitosis",)
-ARCHITECTURES = ("yolox-n", "yolox-t", "yolox-s", "yolox-m", "yolox-l", "yolox-x", "yolox", "centre", *SIZES, darknet.NAME, kongnet.NAME)
+TRAINED_HERE = ("yolox-n", "yolox-t", "yolox-s", "yolox-m", "yolox-l", "yolox-x", "yolox", "centre", *SIZES)
+ARCHITECTURES = (*TRAINED_HERE, darknet.NAME, kongnet.NAME)
 NMS_IOU = 0.5
 
 
 def build(card: Card) -> nn.Module:
     """The untrained network of a card: ``yolox-n`` … ``yolox-x``, ``yolox`` with depth, width, depthwise, ``centre``, ``yolo9-t`` … ``yolo9-c``.
 
-    Not trained here, but run: ``darknet`` and ``kongnet``.
-
-    YOLOX and ``centre`` may have a ``verifier`` (the arguments of `Verifier`), a second stage that looks at each detection again; the first then sees
-    the image ``shrink`` × smaller.
+        Those may have a ``verifier`` (the arguments of `Verifier`), a second stage that looks at each detection again; the first then sees
+    the image ``shrink`` × smaller. Not trained here, but run: ``darknet`` and ``kongnet``.
 
     Raises
     ------
@@ -51,14 +50,14 @@ def build(card: Card) -> nn.Module:
         raise CardError(f"model {card.name}: architecture.shrink must be 1, 2 or 4, and is for models with a verifier")
     if card.tile_px % (32 * shrink):
         raise CardError(f"model {card.name}: tile_px must be a multiple of 32 for YOLO, and of 32 × shrink")
+    if verifier is not None and name not in TRAINED_HERE:
+        raise CardError(f"model {card.name}: {name} has no verifier")
     if name == darknet.NAME:
         return _darknet(card)
-    if name in SIZES:
-        return Yolo9(name, card.tile_px)
     try:
         if name == kongnet.NAME:
             return kongnet.KongNet(**arguments)
-        net = _first_stage(name, len(card.classes), arguments)
+        net = Yolo9(name, card.tile_px // shrink) if name in SIZES else _first_stage(name, len(card.classes), arguments)
         return net if verifier is None else TwoStage(net, Verifier(**verifier), shrink)
     except (TypeError, ValueError) as e:
         raise CardError(f"model {card.name}: architecture: {e}") from e

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from wsikit.errors import LabelsError
+from wsikit.errors import LabelsError, ResolutionMismatchError
 from wsikit.metrics import DetectionScore, match_detections
 from wsikit.models import family, load_model
 from wsikit.models._card import Card, write_model
@@ -205,7 +205,10 @@ def check_inside(slide: Points, size: tuple[int, int]) -> None:
 
 def _crops(slide: Points, card: Card, rng: np.random.Generator, more: int = 0) -> list[Piece]:
     """A square around each point, shifted at random, and half as many, and ``more``, anywhere on tissue."""
-    look = Look.at(slide.item.path, card, slide.item.mpp)
+    try:
+        look = Look.at(slide.item.path, card, slide.item.mpp)
+    except ResolutionMismatchError as e:
+        raise ResolutionMismatchError(f"{slide.item.path}: {e}; or train at its µm/px, with --mpp") from e
     side = card.tile_px
     check_inside(slide, look.slide.size)
     objects, lookalikes = (p / np.array(look.raster.downsample) for p in (slide.objects, slide.lookalikes))
@@ -225,7 +228,8 @@ def _crops(slide: Points, card: Card, rng: np.random.Generator, more: int = 0) -
 def fit(net: Any, crops: Sequence[Piece], card: Card, epochs: int, seed: int, device: str, log: Log) -> None:
     """Train the network in place on images of one size, with their points."""
     net.train().requires_grad_(True)
-    net.head.export = False  # losses, not boxes
+    if (head := getattr(net, "head", None)) is not None:  # YOLOX gives losses, not boxes; YOLOv9 both, as it is asked
+        head.export = False
     steps = -(-len(crops) // card.batch)
     optimiser = torch.optim.AdamW(net.parameters(), lr=_LEARNING_RATE, weight_decay=5e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, _LEARNING_RATE, total_steps=epochs * steps)

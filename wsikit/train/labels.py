@@ -43,13 +43,17 @@ def read_table(path: Path, needed: Sequence[str]) -> list[dict[str, str]]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as f:
             reader = csv.DictReader(f)
+            found = [c for c in (reader.fieldnames or ()) if c]
             rows = [{k: (v or "").strip() for k, v in row.items() if k and isinstance(v, str | None)} for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as e:
         why = e.strerror if isinstance(e, OSError) else e
         raise LabelsError(f"{path}: cannot be read as CSV ({why}); check the path, and save it comma-separated as UTF-8") from e
-    missing = [c for c in needed if not rows or c not in rows[0]]
-    if missing:
-        raise LabelsError(f"{path}: needs rows and the columns {', '.join(needed)}; missing: {', '.join(missing)}")
+    if found and (missing := [c for c in needed if c not in found]):
+        apart = next((n for n, mark in (("semicolons", ";"), ("tabs", "\t")) if len(found) == 1 and mark in found[0]), "")
+        why = f"it is separated by {apart}: save it with commas" if apart else f"missing: {', '.join(missing)}"
+        raise LabelsError(f"{path}: needs the columns {', '.join(needed)}; {why}")
+    if not rows:
+        raise LabelsError(f"{path}: {'has columns, but no rows' if found else 'is empty'}")
     return rows
 
 

@@ -189,7 +189,7 @@ def _coco_of(path: Path, whole: Any, image: Path) -> Found:
 
 def _csv(path: Path) -> Found:
     found = _nothing()
-    if not path.read_bytes().strip().splitlines()[1:]:
+    if len(path.read_bytes().strip().splitlines()) == 1:
         return found  # a header alone: looked at, and nothing there
     for number, row in enumerate(read_table(path, ["x", "y", "label"]), 2):
         kind, x, y = class_of(row["label"]), parse_number(row["x"]), parse_number(row["y"])

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from wsikit.errors import LabelsError
+from wsikit.errors import LabelsError, UsageError
 from wsikit.models import family
 from wsikit.models._card import Card
 from wsikit.models.exchange.encoders import encoder_card
@@ -29,6 +29,7 @@ from wsikit.train.segment import train_segmenter
 
 OVERLAP_PX = 64  # of a segmenter's tiles: what lies at a tile's edge is seen whole by its neighbour
 VERIFIER_UM = 16.0  # a mitosis and what is beside it
+TRAINED_BY_NAME = ("yolox-n", "yolox-t", "yolox-s", "yolox-m", "yolox-l", "yolox-x", "yolo9-t", "yolo9-s", "yolo9-m", "yolo9-c")
 SPLITS = ("", "train", "val", "test")
 LICENCE = "not stated by whoever trained it"
 
@@ -87,11 +88,15 @@ def mitosis(labels: Path, out: Path, mpp: float, *, architecture: str = "yolox-n
 
     Raises
     ------
+    UsageError
+        There is no such architecture to train.
     LabelsError
         The CSV cannot be used.
     SlideError
         A slide cannot be used.
     """
+    if architecture not in TRAINED_BY_NAME:
+        raise UsageError(f"--architecture {architecture}: mitoses are learned by {', '.join(TRAINED_BY_NAME)}")
     slides = read_points(labels)
     fields = _common(out, "mitosis", "detect", ["mitosis"], mpp, [s.item for s in slides if s.item.split != "test"])
     fields |= {"architecture": {"name": architecture}, "tile_px": 416, "overlap_px": 64, "min_tissue": 0.0, "detection": {"threshold": 0.5}}
@@ -160,7 +165,7 @@ def _read_rows(path: Path) -> list[Points]:
             if row["x"] or row["y"]:
                 if row["label"] not in points:
                     raise LabelsError(f"{path}: label '{row['label']}' of {name} is neither mitosis nor lookalike")
-                points[row["label"]].append((_number(path, row, "x"), _number(path, row, "y")))
+                points[row["label"]].append((_number(f"{path}: {name}", row, "x"), _number(f"{path}: {name}", row, "y")))
         item = Labelled(slide, "mitosis", rows[0]["patient"], read_mpp(rows[0], f"{path}: {name}"), rows[0].get("split", ""))
         objects, lookalikes = (np.array(points[k], np.float64).reshape(-1, 2) for k in ("mitosis", "lookalike"))
         found.append(Points(item, objects, lookalikes, rows[0].get("tumour", "")))
@@ -193,8 +198,8 @@ def _common(out: Path, pipeline: str, task: str, classes: list[str], mpp: float,
     return {"name": name, "pipeline": pipeline, "task": task, "classes": classes, "mpp": mpp, "licence": LICENCE, "trained_on": about}
 
 
-def _number(path: Path, row: dict[str, str], key: str) -> float:
+def _number(where: str, row: dict[str, str], key: str) -> float:
     value = parse_number(row[key])
     if value is None or not math.isfinite(value):
-        raise LabelsError(f"{path}: {key} '{row[key]}' is not a number")
+        raise LabelsError(f"{where}: {key} '{row[key]}' is not a number")
     return value
