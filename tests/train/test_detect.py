@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,16 @@ def test_a_few_steps_give_a_folder_that_loads_and_repeats(points: list[Points], 
     assert len(load_model(tmp_path / "a").predict(np.zeros((2, 128, 128, 3), np.uint8))) == 2
 
 
-def test_yolov9_learns_by_the_same_steps_with_and_without_a_verifier(detector_fields: dict[str, Any]) -> None:
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Two threads that wait for each other on a busy machine take minutes."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_yolov9_learns_by_the_same_steps_with_and_without_a_verifier(detector_fields: dict[str, Any], one_thread: None) -> None:
     rng = np.random.default_rng(0)
     pieces = [Piece(rng.integers(0, 255, (64, 64, 3), np.uint8), np.array([[30.0, 30]]), 0.5)] * 2
     for more in ({}, {"verifier": {"side_px": 32}}):
