@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import psutil
 from case import SCALE, Case
-from task import CANNOT, WARM
+from task import CANNOT, UNCOUNTED, WARM
 
 HERE = Path(__file__).parent
 _OPENSLIDE = ("openslide-python==1.4.7", "openslide-bin==4.0.1.2", "pillow", "numpy")
@@ -193,7 +193,7 @@ def _watch(pid: int, peak: dict[str, int], stop: threading.Event) -> None:
         turn += 1
         try:
             root = psutil.Process(pid)
-            tree = [p for p in (root, *root.children(recursive=True)) if p.name() != "uv" and not any(a.endswith(WARM) for a in p.cmdline())]
+            tree = [p for p in (root, *root.children(recursive=True)) if p.name() != "uv" and not any(a.endswith((WARM, UNCOUNTED)) for a in p.cmdline())]
             peak["peak_rss"] = max(peak["peak_rss"], sum(p.memory_info().rss for p in tree))
             if turn % SHARED_EVERY == 0:
                 peak["peak_bytes"] = max(peak["peak_bytes"], sum(getattr(p.memory_full_info(), "pss", 0) for p in tree))

@@ -19,6 +19,7 @@ import numpy as np
 
 WARM = "warm.py"
 CANNOT = 3  # exit status
+UNCOUNTED = "not-counted"  # an argument of processes that only set up: their memory is not the case's
 
 
 class CannotError(Exception):
