@@ -22,7 +22,7 @@ from wsikit.run.plan import Plan
 from wsikit.run.prepare import load_plan
 from wsikit.store import SlideStore
 from wsikit.store.durable import digest_of
-from wsikit.view.layers import MITOSIS, UNITS, fading_viridis, to_world
+from wsikit.view.layers import MITOSIS, RING_PX, RING_UM, UNITS, fading_viridis, to_world
 from wsikit.view.session import Session, session_of
 
 LOOK_MS = 1500  # how often new blocks are looked for
@@ -200,7 +200,7 @@ class Run(QWidget):
             position, scores = (np.concatenate([p[k] for p in parts]) for k in ("position", "score"))
             at = to_world(position[scores >= np.float32(card.detection.threshold)], self._live["mpp"])
             if name not in layers:
-                ring = {"size": 20.0, "face_color": "transparent", "border_color": MITOSIS, "units": UNITS}
+                ring = {"size": RING_UM, "canvas_size_limits": RING_PX, "face_color": "transparent", "border_color": MITOSIS, "units": UNITS}
                 layers[name] = viewer.add_points(at, name=f"{name} (so far)", **ring)
             layers[name].data = at
             return
