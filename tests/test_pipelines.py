@@ -57,9 +57,10 @@ def test_each_recipe_can_be_trained_by(path: Path) -> None:
     [
         ('pipelines = "mitosis"', "pipelines: Input should be a valid list"),
         ("pipelines = []", "pipelines: List should have at least 1 item"),
-        ('pipelines = ["mitosis"]\nstain = "macenko"', "stain: Extra inputs are not permitted"),
+        ('pipelines = ["mitosis"]\nstain = "macenko"', "stain: there is no key 'stain' here; there are: about, keep_tiles, models, options, pipelines"),
         ('pipelines = ["mitosis"]\n[options]\nstian = "macenko"', "options: no option is called stian; there are: any_stain, block_px"),
         ('pipelines = ["mitosis"]\n[options]\nmax_damaged = "much"', "options: max_damaged: Input should be a valid number"),
+        ('pipelines = ["mitosis"]\n[options.counting]\narea = 2', "options: counting.area: there is no key 'area' here; there are: area_mm2"),
         ('pipelines = ["mitosis"]\n[options.counting]\narea_mm2 = -1', "options: counting.area_mm2: Input should be greater than 0"),
         ("pipelines = [", "cannot be read"),
     ],

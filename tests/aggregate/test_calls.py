@@ -69,7 +69,7 @@ def test_too_few_tiles_withhold_the_call_and_keep_the_numbers(make_card: Make) -
 def test_no_class_above_the_cards_minimum_withholds_the_call(make_card: Make) -> None:
     result = call_slide(make_card(decision={"min_probability": 0.6}), tiles((0.59, 0.21, 0.2), repeat=20))
     assert (result["status"], result["call"]) == ("abstained", "")
-    assert result["reason"] == "no class reaches probability 0.6: the highest is 0.59"
+    assert result["reason"] == "no class reaches probability 0.6: the highest is 0.590"
     assert call_slide(make_card(decision={"min_probability": 0.25}), tiles((0.25, 0.5, 0.25), repeat=20))["call"] == "B"
     assert withheld_call(make_card(decision={"min_probability": 0.5}), np.array([0.5, 0.5, 0.0]), 20) == ""
 

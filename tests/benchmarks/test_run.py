@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -108,6 +107,7 @@ def test_the_other_jobs_run(job: str, tmp_path: Path) -> None:
 def test_without_a_screen_the_viewer_is_absent_with_its_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if sys.platform != "linux":
         pytest.skip("elsewhere there is always a screen")
-    monkeypatch.setattr(os, "environ", {k: v for k, v in os.environ.items() if k not in ("DISPLAY", "WAYLAND_DISPLAY")})
+    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
     (case,) = measured(tmp_path, "viewer")["cases"]
     assert case["absent"] == "needs a screen: see jobs/viewer.py"

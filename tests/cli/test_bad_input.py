@@ -73,7 +73,10 @@ def test_an_mpp_that_no_slide_has(score: Any, small: Path, value: str) -> None:
 
 @pytest.mark.parametrize("value", ["0", "nan", "-1", "21"])
 def test_stored_pixels_have_a_believable_mpp(cli: Any, small: Path, tmp_path: Path, value: str) -> None:
-    assert f"{float(value):g} is outside 0.05–20" in cli("tile", small, "-o", tmp_path / "out", "--mpp", value, "--workers", 0).error
+    assert (
+        f"--mpp {float(value):g}: µm/px of the stored pixels must be 0.05 to 20"
+        in cli("tile", small, "-o", tmp_path / "out", "--mpp", value, "--workers", 0).error
+    )
 
 
 @pytest.mark.parametrize(

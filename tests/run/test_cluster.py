@@ -88,7 +88,7 @@ def test_the_jobs_script_has_one_task_a_worker_and_the_keys(tls: Path, tmp_path:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('kind = "slurm"\nmany = 3', "many: Extra inputs are not permitted"),
+        ('kind = "slurm"\nmany = 3', "many: there is no key 'many' here; there are: host, interface, kind, least, most"),
         ('kind = "cloud"', "kind: Input should be 'slurm'"),
         ('kind = "slurm"\nhost = "127.0.0.1"\nleast = 4\nmost = 2', "most: 2 workers are fewer than the least, 4"),
         ('kind = "slurm"\nmost = 0', "most: Input should be greater than or equal to 1"),

@@ -59,7 +59,9 @@ def withheld_call(card: Card, probability: np.ndarray, n_tiles: int, outlying: f
             said = f"{', '.join(likely)} are all likely" if likely else "no class is likely enough"
             reasons.append(f"not one class: {said} at {100 * found.conformal.coverage:.0f} % coverage")
     if probability.max() < card.decision.min_probability:
-        reasons.append(f"no class reaches probability {card.decision.min_probability:g}: the highest is {probability.max():.2f}")
+        reasons.append(
+            f"no class reaches probability {card.decision.min_probability:g}: the highest is {math.floor(1000 * probability.max() + 1e-3) / 1000:.3f}"
+        )
     return "; ".join(reasons)
 
 

@@ -80,7 +80,7 @@ def read_settings(options: Mapping[str, Any]) -> Settings:
     try:
         return Settings.model_validate({k: v for k, v in options.items() if v is not None})
     except ValidationError as e:
-        raise UsageError(_said(e)) from e
+        raise UsageError(_said(e, Settings)) from e
 
 
 def read_toml(path: Path, model: type[Model], example: str) -> Model:
@@ -96,7 +96,7 @@ def read_toml(path: Path, model: type[Model], example: str) -> Model:
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as e:
         raise UsageError(f"{path}: cannot be read ({e}); give a TOML file such as {example}") from e
     except ValidationError as e:
-        raise UsageError(f"{path}: {_said(e)}; see {example}") from e
+        raise UsageError(f"{path}: {_said(e, model)}; see {example}") from e
 
 
 def read_pipeline(path: Path) -> PipelineFile:
@@ -144,6 +144,15 @@ def expand(
     return list(dict.fromkeys(names)), said["model"] | dict(models), keep_tiles, said["option"] | dict(options)
 
 
-def _said(error: ValidationError) -> str:
+def _said(error: ValidationError, model: type[BaseModel]) -> str:
     first = error.errors()[0]
-    return f"{'.'.join(map(str, first['loc'])) or 'the file'}: {first['msg']}"
+    *above, last = first["loc"] or ("the file",)
+    if first["type"] != "extra_forbidden":
+        return f"{'.'.join(map(str, first['loc'])) or 'the file'}: {first['msg']}"
+    for name in above:  # the model that the key was given to
+        model = next((m for m in _models(model.model_fields[str(name)].annotation)), model)
+    return f"{'.'.join(map(str, first['loc']))}: there is no key '{last}' here; there are: {', '.join(sorted(model.model_fields))}"
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    return [annotation] if isinstance(annotation, type) and issubclass(annotation, BaseModel) else []
