@@ -1,6 +1,6 @@
 """How many slides like this one an hour, here? A part of it is scored for real, with all workers, and the rest is arithmetic.
 
-The blocks of a slide differ in how much of them is tissue, so their seconds are taken per tile. What a slide costs once (the first look, putting it
+The blocks of a slide differ in how much of them is tissue, so their seconds are taken per block and per tile. What a slide costs once (first look, putting it
 together) is measured on it, or on a phantom where the slide was not scored to its end. While an archive is scored, all workers are busy all the time:
 one slide is put together while the next one's blocks are done. What a worker does for the first time takes longer, by importing, loading models and
 compiling: a first short run takes that away, and is told as ``start_seconds``, which an archive has once.
@@ -15,12 +15,16 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
+import numpy as np
+from scipy.optimize import nnls
+
 from wsikit.errors import SlideError
 from wsikit.run import Progress, score
 from wsikit.run.engine import Where, default_workers, open_pool
 
 BLOCKS_EACH = 5  # of each worker
 _PHANTOM_PX = 1536
+_MOST_ROUNDS = 4
 
 
 class _Watch:
@@ -37,21 +41,20 @@ class _Watch:
             self.planned = event
         elif event.kind == "block":
             self.blocks.append(event)
-            if len(self.blocks) >= self.enough:
+            if self.seen() >= self.enough:
                 raise KeyboardInterrupt
         elif event.kind == "slide":
             self.finish = event.seconds
 
-    @property
-    def per_tile(self) -> float:
-        """Seconds of a worker: the median over tiles, so that one stall of the machine is none of all."""
-        counted = sorted(self.blocks, key=lambda b: b.seconds / max(1, b.tiles))
-        half, seen = sum(b.tiles for b in counted) / 2, 0
-        for block in counted:
-            seen += block.tiles
-            if seen >= half:
-                return block.seconds / max(1, block.tiles)
-        return 0.0
+    def seen(self) -> int:
+        """Blocks with work for a model: those without load none."""
+        return sum(b.tiles > 0 for b in self.blocks)
+
+    def whole(self, planned: Progress) -> float:
+        """Seconds of a worker for all planned blocks: so much for each, and so much for each of their tiles, neither below 0, as fits those measured."""
+        work = np.array([[1.0, b.tiles] for b in self.blocks])
+        seconds, _ = nnls(work, np.array([b.seconds for b in self.blocks]))
+        return float(seconds @ (planned.blocks, planned.tiles))
 
 
 def predict(
@@ -72,21 +75,26 @@ def predict(
         where: dict[str, Any] = {"workers": 0}
         if n:  # the same workers for all runs: they start once
             where = {"scheduler": stack.enter_context(open_pool(Where(n), device)).client.scheduler.address}
-        _score_part(slide, folder / "first", pipelines, _Watch(each), more | where)
+        first = _Watch(each)
+        _score_part(slide, folder / "first", pipelines, first, more | where)
         cold = monotonic() - started
-        watch = _Watch(BLOCKS_EACH * each)
-        _score_part(slide, folder / "second", pipelines, watch, more | where)
+        # a slide of few blocks warms few of the workers, and it is not ours to say which of them takes one
+        watches = [_Watch(BLOCKS_EACH * each) for _ in range(1 if first.seen() >= each else min(_MOST_ROUNDS, 1 + each))]
+        for i, again in enumerate(watches):
+            _score_part(slide, folder / f"warm-{i}", pipelines, again, more | where)
+        planned = next((w.planned for w in watches if w.planned is not None), None)
+        if planned is None:
+            raise SlideError(f"{slide}: nothing of it was left to score")
+        watch = min(watches, key=lambda w: w.whole(planned))
         finish = watch.finish if watch.finish is not None else _finish_of_phantom(folder, pipelines, more | where)
-    if watch.planned is None:
-        raise SlideError(f"{slide}: nothing of it was left to score")
-    parts = {"prepare": watch.planned.seconds, "blocks": watch.per_tile * watch.planned.tiles, "finish": finish}
+    parts = {"prepare": planned.seconds, "blocks": watch.whole(planned), "finish": finish}
     seconds, one_each = sum(parts.values()), sum(b.seconds for b in watch.blocks) / max(1, len(watch.blocks))
     return {
         "slide": slide.name,
         "workers": each,
-        "blocks": watch.planned.blocks,
+        "blocks": planned.blocks,
         "blocks_measured": len(watch.blocks),
-        "tiles": watch.planned.tiles,
+        "tiles": planned.tiles,
         "worker_seconds": {name: round(value, 3) for name, value in parts.items()},
         "start_seconds": round(max(0.0, cold - parts["prepare"] - one_each), 1),
         "seconds_per_slide": round(seconds / each, 2),
@@ -105,7 +113,7 @@ def _score_part(slide: Path, out: Path, pipelines: Sequence[str] | None, watch: 
     try:
         run = score([slide], out, pipelines, on_progress=watch, **options)
     except KeyboardInterrupt:
-        if len(watch.blocks) < watch.enough:
+        if watch.seen() < watch.enough:
             raise
     else:
         if run.failed:
