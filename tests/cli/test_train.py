@@ -32,7 +32,7 @@ def test_train_refuses_before_any_work(cli: Any, labels: Path, tmp_path: Path) -
         ("subtype", "--labels", labels, "-o", tmp_path / "file"): f"{tmp_path / 'file'}: is there already and not an empty folder",
         ("subtype", "--labels", labels, "-o", out): "too few patients to hold some out",
         ("rms-subtype", "--labels", labels, "-o", out): f"{labels}: line 2: label 'UPS' is none of ARMS, ERMS",
-        ("mitosis", "--labels", labels, "-o", out): f"{labels}: needs rows and the columns path, patient, x, y, label; missing: x, y",
+        ("mitosis", "--labels", labels, "-o", out): f"{labels}: needs the columns path, patient, x, y, label; missing: x, y",
         ("mitosis", "--labels", labels, "-o", out, "--scale", "0.5", "0.2"): "--scale 0.5 0.2: two µm/px of 0.05 to 20.0, the finer first",
         ("survival", "--labels", labels, "-o", out): "survival needs --features DIR",
         ("subtype", "--labels", labels, "-o", out, "--acgan", 5): "ACGAN makes tiles of 16, 32, 64, 128 px, and these have 224; give --tile 64",
