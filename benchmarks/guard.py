@@ -1,11 +1,12 @@
 """Did anything become slower? Ratios to floors that are measured at the same time, compared with those committed; one that fell by more than 15 % fails.
 
     python benchmarks/guard.py               # half a minute; exit code 1, and what it was, where something fell
-    python benchmarks/guard.py --update      # take today's ratios as this kind of processor's baseline
+    python benchmarks/guard.py --update      # lower this kind of processor's baseline to today's ratios where these are less
 
 The work and its floor take turns on one thread of one process, their processor time is compared and the median of the pairs taken, so that what
 else the machine does falls on both alike. What seems to have fallen is measured again, twice, and the best counts: noise goes away, a slower
-program does not. Waiting (for a disk, for other processes) is not seen by this: see run.py. Ratios differ between kinds of processor; on one that the
+program does not. Processes differ all the same (where their memory lies, what their compiler chose), so the baseline is the lowest of several runs:
+`--update` a few times on a new processor, after taking its old entry out where something became faster for good. Waiting (for a disk, for other processes) is not seen by this: see run.py. Ratios differ between kinds of processor; on one that the
 baseline does not know nothing is compared.
 """
 
@@ -103,6 +104,11 @@ def fallen(now: Mapping[str, float], before: Mapping[str, float], most: float = 
     return [name for name, was in before.items() if name in now and now[name] < (1 - most) * was]
 
 
+def lowest(before: Mapping[str, float], now: Mapping[str, float]) -> dict[str, float]:
+    """The baseline after one more run: what is measured no longer goes."""
+    return {name: float(f"{min(value, before.get(name, value)):.4g}") for name, value in now.items()}
+
+
 def measure_all(before: Mapping[str, float]) -> dict[str, float]:
     """Every ratio; what fell against ``before`` is measured again, and its best taken."""
     from mosaic import phantom_slide
@@ -121,7 +127,7 @@ def measure_all(before: Mapping[str, float]) -> dict[str, float]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--update", action="store_true", help="make today's ratios the baseline of this kind of processor")
+    parser.add_argument("--update", action="store_true", help="lower the baseline of this kind of processor to today's ratios")
     asked = parser.parse_args()
     known: dict[str, dict[str, float]] = json.loads(BASELINE.read_bytes()) if BASELINE.exists() else {}
     here = processor()
@@ -132,7 +138,7 @@ def main() -> int:
         was = f", it was {before[name]:.3f} ({value / before[name] - 1:+.0%})" if name in before else ""
         print(f"{'SLOWER  ' if name in slower else ''}{name}: {value:.3f} × its floor{was}")
     if asked.update:
-        known[here] = {name: float(f"{value:.4g}") for name, value in now.items()}
+        known[here] = lowest(known.get(here, {}), now)
         BASELINE.write_text(json.dumps(known, indent=1) + "\n")
     elif not before:
         print(f"the baseline knows no {here}: nothing was compared; --update adds it")

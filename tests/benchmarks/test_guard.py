@@ -87,3 +87,7 @@ def test_the_baseline_is_of_the_ratios_that_are_measured() -> None:
     for ratios in json.loads(guard.BASELINE.read_bytes()).values():
         assert set(ratios) == names
         assert all(value > 0 for value in ratios.values())
+
+
+def test_the_baseline_is_the_lowest_of_several_runs() -> None:
+    assert guard.lowest({"a": 0.5, "b": 2.0, "gone": 1.0}, {"a": 0.61234567, "b": 1.5, "new": 3.0}) == {"a": 0.5, "b": 1.5, "new": 3.0}
