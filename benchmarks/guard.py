@@ -5,9 +5,9 @@
 
 The work and its floor take turns on one thread of one process, their processor time is compared and the median of the pairs taken, so that what
 else the machine does falls on both alike. What seems to have fallen is measured again, twice, and the best counts: noise goes away, a slower
-program does not. Processes differ all the same (where their memory lies, what their compiler chose), so the baseline is the lowest of several runs:
-`--update` a few times on a new processor, after taking its old entry out where something became faster for good. Waiting (for a disk, for other processes) is not seen by this: see run.py. Ratios differ between kinds of processor; on one that the
-baseline does not know nothing is compared.
+program does not. Processes differ all the same (where their memory lies, what their compiler chose), so the baseline is the lowest of several
+runs: `--update` a few times on a new processor, after taking its old entry out where something became faster for good. Waiting (for a disk, for
+other processes) is not seen by this: see run.py. Ratios differ between kinds of processor; on one that the baseline does not know nothing is compared.
 """
 
 from __future__ import annotations
