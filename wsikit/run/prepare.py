@@ -50,7 +50,7 @@ from wsikit.store.image import RGB_CHANNELS, Placement, coarser, create_array, m
 from wsikit.survey import Survey, survey
 from wsikit.tissue.quality import slide_shares
 
-SURVEY_VERSION = 3  # raise it when tissue or stain would come out otherwise
+SURVEY_VERSION = 4  # raise it when tissue or stain would come out otherwise, or more is written down
 
 
 def store_path(run_dir: str | Path, slide_id: str) -> Path:
