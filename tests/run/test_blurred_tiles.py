@@ -10,7 +10,11 @@ import pytest
 from shapely import box
 
 import wsikit as wk
+from wsikit.aggregate.region import Within
+from wsikit.aggregate.searched import searched
 from wsikit.run import Run
+from wsikit.run.finish import _count
+from wsikit.run.job import Job, read_run
 from wsikit.run.reviewed import open_review
 from wsikit.testing.flaws import unfocused
 from wsikit.testing.phantom import Spec, Truth, make_phantom, write_pyramid
@@ -80,6 +84,17 @@ def test_it_is_shown_and_in_the_tables(truth_and_run: tuple[Truth, Run]) -> None
         with (run.folder / table).open(newline="") as f:
             (row,) = csv.DictReader(f)
         assert float(row["mitosis.blurred_mm2"]) == left_out
+
+
+def test_where_all_is_blurred_the_reason_says_so(truth_and_run: tuple[Truth, Run], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A region that lies in the blurred part alone."""
+    monkeypatch.setattr("wsikit.tissue.quality.BLURRED", CALLED_BLURRED)
+    _, run = truth_and_run
+    store, job = run.store("soft"), Job.model_validate(read_run(run.folder)["job"])
+    found = _count(store, job.cards()["mitosis"], store.tables()["mitosis"], job, Within("tumour", searched(store, "mitosis").blurred, ""))
+    assert (found["status"], found["count"]) == ("abstained", None)
+    assert found["reason"] == "all tissue of 'tumour' is blurred, and nothing is counted there"
+    assert found["left_out"]["blurred_mm2"] > 0
 
 
 def test_a_sharp_slide_loses_nothing(scored: Run) -> None:

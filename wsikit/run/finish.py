@@ -336,6 +336,8 @@ def _count(store: SlideStore, card: Card, table: Table, job: Job, within: Within
     how: dict[str, Any] = {"gradings": counting.grading, "facts": facts, "error": detector_error(card.metrics)}
     window = counting.window(card.detection.hotspot_mm2)
     answer = count_mitoses(counted, len(score) - len(counted), card.detection.threshold, Grounds(tissue, downsample, store.mpp), window, **how)
+    if not tissue.any() and dull.any():
+        answer["reason"] = f"all tissue {'of ' + repr(within.name) if within else 'of the slide'} is blurred, and nothing is counted there"
     return answer | {"left_out": {"blurred_mm2": round(float(dull.sum()) * math.prod(raster.mpp) / 1e6, 6)} | left_out}
 
 
