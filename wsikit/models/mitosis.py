@@ -31,7 +31,7 @@ NMS_IOU = 0.5
 def build(card: Card) -> nn.Module:
     """The untrained network of a card: ``yolox-n`` … ``yolox-x``, ``yolox`` with depth, width, depthwise, ``centre``, ``yolo9-t`` … ``yolo9-c``.
 
-        Those may have a ``verifier`` (the arguments of `Verifier`), a second stage that looks at each detection again; the first then sees
+    Those may have a ``verifier`` (the arguments of `Verifier`), a second stage that looks at each detection again; the first then sees
     the image ``shrink`` × smaller. Not trained here, but run: ``darknet`` and ``kongnet``.
 
     Raises
