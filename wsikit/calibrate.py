@@ -10,7 +10,7 @@ import numpy as np
 
 from wsikit.aggregate.calls import bag_probability
 from wsikit.errors import LabelsError, UsageError
-from wsikit.evaluate_slides import Scored, score_labelled, tile_answers
+from wsikit.evaluate.slides import Scored, score_labelled, tile_answers
 from wsikit.models import CARD_FILE, Card, find_model, read_card
 from wsikit.store.durable import write_atomic
 from wsikit.train.calibrate import COVERAGE, KnownTiles, calibrate_model

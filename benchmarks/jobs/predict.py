@@ -51,7 +51,7 @@ def targets(f: Figures) -> list[Target]:
 @contextmanager
 def predicted(task: Task) -> Iterator[Work]:
     """One slide as `predict` says it takes; how long predicting takes is among the facts."""
-    from wsikit.predict import predict
+    from wsikit.bench.predict import predict
 
     def work() -> float:
         start = time.perf_counter()

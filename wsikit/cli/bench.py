@@ -32,7 +32,7 @@ def register(app: typer.Typer) -> None:
         Beside other toolkits, from slide to Zarr: benchmarks/run.py tile
         """
         from wsikit.bench import bench_slide
-        from wsikit.predict import predict
+        from wsikit.bench.predict import predict
         from wsikit.sample import sample_slide
 
         path = slide or sample_slide()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from wsikit.classification import Answers, Ranked, risk_coverage
+from wsikit.metrics.classification import Answers, Ranked, risk_coverage
 from wsikit.plot.axes import COLOURS, axes_or_new, note
 
 if TYPE_CHECKING:

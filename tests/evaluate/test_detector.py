@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from wsikit.evaluate_detector import detector_figures
-from wsikit.matching import Case
+from wsikit.evaluate.detector import detector_figures
+from wsikit.metrics.matching import Case
 
 
 def case(hits: int, false: int, missed: int, area_mm2: float = 2.0) -> Case:

@@ -1,6 +1,6 @@
 """Which detection is which true object? Two matchings, and the curves and averages that follow from scores.
 
-Pure: points in µm, scores, numbers. `wsikit.evaluate_detector` applies them to slides.
+Pure: points in µm, scores, numbers. `wsikit.evaluate.detector` applies them to slides.
 """
 
 from __future__ import annotations

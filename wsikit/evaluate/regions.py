@@ -10,7 +10,7 @@ import numpy as np
 
 from wsikit.aggregate.overlap import dice, hausdorff_um
 from wsikit.errors import LabelsError
-from wsikit.evaluate_slides import score_rows, slide_ids
+from wsikit.evaluate.slides import score_rows, slide_ids
 from wsikit.grid import Raster
 from wsikit.metrics import bootstrap
 from wsikit.models import Card

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from wsikit.classification import Answers, calibration_of, evaluate_answers, rates, risk_coverage
-from wsikit.evaluate_page import write_evaluation
-from wsikit.evaluate_slides import MEAN, SHARE, Scored, patient_answers, patient_results, score_labelled, slide_answers, tile_answers
+from wsikit.evaluate.page import write_evaluation
+from wsikit.evaluate.slides import MEAN, SHARE, Scored, patient_answers, patient_results, score_labelled, slide_answers, tile_answers
 from wsikit.metrics import BOOTSTRAP_DRAWS, balanced_accuracy, bootstrap, confusion
+from wsikit.metrics.classification import Answers, calibration_of, evaluate_answers, rates, risk_coverage
 from wsikit.models import Card
 from wsikit.run.results import write_csv
 from wsikit.train.labels import Labelled, of_several_classes, read_labels

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wsikit.matching import Case, average_precision, counts, froc, match_midog, match_optimal, recall_at
 from wsikit.metrics import DetectionScore, match_detections
+from wsikit.metrics.matching import Case, average_precision, counts, froc, match_midog, match_optimal, recall_at
 
 POINTS = st.lists(st.tuples(st.integers(0, 12), st.integers(0, 12)), max_size=6).map(lambda p: np.array(p, np.float64).reshape(-1, 2) * 2.5)
 

@@ -29,7 +29,7 @@ HOSTILE = "O\"Hara, Jr's"
 @pytest.fixture(autouse=True)
 def few_draws(monkeypatch: pytest.MonkeyPatch) -> None:
     """Intervals of tests need not be smooth."""
-    monkeypatch.setattr("wsikit.evaluate_classifier.DRAWS", 50)
+    monkeypatch.setattr("wsikit.evaluate.classifier.DRAWS", 50)
 
 
 @pytest.fixture(scope="module")

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 import wsikit as wk
+from wsikit.bench.predict import BLOCKS_EACH, predict
 from wsikit.cli.main import main
 from wsikit.errors import SlideError
-from wsikit.predict import BLOCKS_EACH, predict
 
 
 def test_a_part_stands_for_the_whole(phantom: Any, tmp_path: Path) -> None:

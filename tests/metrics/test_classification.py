@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
-from wsikit.classification import Answers, Ranked, calibration_of, evaluate_answers, kappa, metrics_of, rates, risk_coverage
 from wsikit.metrics import calibration_error
+from wsikit.metrics.classification import Answers, Ranked, calibration_of, evaluate_answers, kappa, metrics_of, rates, risk_coverage
 
 LAST_DIGIT = 4e-15  # a few of the last digit of a double near 1: sums are taken in another order
 CLASSES = ["A", "B", "C", "D"]

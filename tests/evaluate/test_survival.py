@@ -9,7 +9,7 @@ import pytest
 
 from wsikit.aggregate.survival import load_risk, predict_risk
 from wsikit.errors import LabelsError, UsageError
-from wsikit.evaluate_survival import evaluate_survival
+from wsikit.evaluate.survival import evaluate_survival
 from wsikit.metrics import concordance_index
 from wsikit.run import Run
 from wsikit.testing.cohort import draw_patients

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from wsikit.errors import UsageError
-from wsikit.evaluate_classifier import evaluate_classifier
-from wsikit.evaluate_detector import evaluate_detector
-from wsikit.evaluate_regions import evaluate_regions
-from wsikit.evaluate_survival import evaluate_survival
+from wsikit.evaluate.classifier import evaluate_classifier
+from wsikit.evaluate.detector import evaluate_detector
+from wsikit.evaluate.regions import evaluate_regions
+from wsikit.evaluate.survival import evaluate_survival
 from wsikit.models import find_model, read_card
 from wsikit.train.tasks import read_points
 

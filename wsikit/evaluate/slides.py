@@ -14,8 +14,8 @@ import numpy as np
 from wsikit.aggregate.calls import call_patient, call_slide
 from wsikit.aggregate.doubt import outside_domain, tempered, unknown_colours
 from wsikit.aggregate.outlier import mark_tiles
-from wsikit.classification import Answers
 from wsikit.errors import LabelsError, SlideError
+from wsikit.metrics.classification import Answers
 from wsikit.models import Card, load_network
 from wsikit.run import Run, score
 from wsikit.stain import StainFit

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from wsikit.errors import LabelsError, SlideError
-from wsikit.evaluate_slides import score_rows, slide_ids
-from wsikit.matching import FROC_PER_MM2, MATCHINGS, RADIUS_UM, Case, average_precision, counts, recall_at
+from wsikit.evaluate.slides import score_rows, slide_ids
 from wsikit.metrics import DetectionScore, bootstrap
+from wsikit.metrics.matching import FROC_PER_MM2, MATCHINGS, RADIUS_UM, Case, average_precision, counts, recall_at
 from wsikit.models import Card
 from wsikit.slide import open_slide
 from wsikit.train.detect import Points, check_inside

@@ -12,7 +12,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from wsikit import RESEARCH_USE_ONLY
-from wsikit.classification import Answers
+from wsikit.metrics.classification import Answers
 from wsikit.models import Card
 from wsikit.plot import classes as draw
 from wsikit.plot.curves import reliability
@@ -26,7 +26,7 @@ def write_evaluation(folder: Path, card: Card, facts: Mapping[str, Any], levels:
 
     Parameters
     ----------
-    facts : of `wsikit.evaluate_classifier.evaluate_classifier`
+    facts : of `wsikit.evaluate.classifier.evaluate_classifier`
     levels : answers by level (tile, slide, patient) and rule of aggregation
 
     Raises
