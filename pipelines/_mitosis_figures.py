@@ -14,8 +14,8 @@ import cv2
 import numpy as np
 from _mitosis_data import rgb
 
+from wsikit.aggregate.mitosis import merge
 from wsikit.metrics import DetectionScore, balanced_accuracy, bootstrap, confusion, match_detections
-from wsikit.models._two_stage import apart
 from wsikit.models.mitosis import Detector
 from wsikit.train.compose import NO_POINTS, Composition, Motion, Piece, Tissue, compose, lay, soft_rectangle
 
@@ -55,10 +55,10 @@ def find(model: Detector, field: Piece) -> Found:
         assert d.atypical is not None
         parts.append((d.position[own] + (x, y), d.score[own], d.atypical[own]))
     position, score, atypical = (np.concatenate(p) for p in zip(*parts, strict=True))
-    order = np.argsort(-score, kind="stable")
-    order = order[((position[order] >= 0) & (position[order] < (w, h))).all(1)]
-    order = order[apart(position[order], 7.5 / field.mpp)]
-    return Found(field, position[order], score[order], atypical[order])
+    inside = ((position >= 0) & (position < (w, h))).all(1)
+    position, score, atypical = position[inside], score[inside], atypical[inside]
+    kept = merge(position, score, (field.mpp, field.mpp), 7.5)
+    return Found(field, position[kept], score[kept], atypical[kept])
 
 
 def fields_with(tissue: Tissue, each: int = 2, seed: int = 0) -> list[Piece]:

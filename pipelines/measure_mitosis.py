@@ -17,8 +17,7 @@ from _mitosis_data import load
 from _mitosis_figures import best_threshold, coarser, enlarged, false_per_mm2, fields_with, find, icpr12, midesec, pooled, typing
 from safetensors.torch import load_file
 
-from wsikit.models import family, read_card
-from wsikit.models._card import write_model
+from wsikit.models import family, read_card, write_model
 
 COMPOSED = (
     "Fields of 256 px composed as they were needed: mosaics of AMi-Br crops (MIT; human breast, MIDOG 2021 and TUPAC16, each centred on a labelled figure) "

@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 
 import wsikit as wk
-from wsikit import errors
+from wsikit import errors, models
 
+ROOT = Path(__file__).parent.parent
 NAMES = ["Region", "Slide", "WsikitError", "load_model", "open_slide", "open_store", "score", "tile"]
 FUNCTIONS = ["load_model", "open_slide", "open_store", "score", "tile"]
 
@@ -85,6 +86,20 @@ def test_the_names_are_these() -> None:
     for name in NAMES:
         assert getattr(wk, name).__name__ == name
         assert name in (wk.__doc__ or "")
+
+
+def test_pages_notebooks_and_pipelines_need_public_names_only() -> None:
+    shown = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/**/*.md"), *ROOT.glob("notebooks/*.ipynb"), *ROOT.glob("pipelines/*.py")]
+    assert len(shown) > 30
+    assert [(p.name, name) for p in shown for name in re.findall(r"\bwsikit(?:\.\w+)*\._[a-z]\w*|from wsikit[\w.]* import _\w+", p.read_text())] == []
+
+
+def test_a_model_in_one_file_needs_the_names_of_one_package() -> None:
+    assert {"Card", "Classifier", "Detections", "Network", "grad_cam", "load_weights", "write_model"} <= set(models.__all__)
+    for name in models.__all__:
+        assert getattr(models, name) is not None
+    with pytest.raises(AttributeError, match="has no attribute 'nosuch'"):
+        models.nosuch  # noqa: B018
 
 
 def test_a_name_that_is_not_there() -> None:

@@ -1,7 +1,8 @@
 """Models: a folder with a card and safetensors weights, built by one of the families in this package.
 
 A family is a module with ``PIPELINE``, ``CLASSES``, ``build(card)`` and ``load(card, folder, device)``; adding one is
-adding a module.
+adding a module. It needs no other names than those of this package: `Card`, `Classifier` or another `Network`, `load_weights`, and `write_model`
+for its first folder.
 """
 
 from __future__ import annotations
@@ -14,14 +15,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wsikit.errors import UnknownModelError
-from wsikit.models._card import CARD_FILE, Card, check_weights, read_card
+from wsikit.models._card import CARD_FILE, Card, check_weights, read_card, write_model
 from wsikit.models.exchange import fetch_model, is_elsewhere
 
 if TYPE_CHECKING:
-    from wsikit.models._network import Network
+    from wsikit.models._cam import grad_cam
+    from wsikit.models._network import Classifier, Detections, Network, load_weights
+
+_WITH_TORCH = {"Classifier": "_network", "Detections": "_network", "Network": "_network", "grad_cam": "_cam", "load_weights": "_network"}
 
 BUNDLED = Path(__file__).parent / "weights"
 RISK_PIPELINE = "survival"  # its models have no network; see wsikit.aggregate.survival
+
+
+def __getattr__(name: str) -> Any:
+    """Import what needs torch when it is first used: most of a run reads cards only."""
+    if name in _WITH_TORCH:
+        return getattr(importlib.import_module(f"{__name__}.{_WITH_TORCH[name]}"), name)
+    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
 
 
 def installed_folder() -> Path:
@@ -174,6 +185,9 @@ __all__ = [
     "CARD_FILE",
     "RISK_PIPELINE",
     "Card",
+    "Classifier",
+    "Detections",
+    "Network",
     "available",
     "check_model",
     "check_weights",
@@ -181,9 +195,12 @@ __all__ = [
     "family",
     "fetch_model",
     "find_model",
+    "grad_cam",
     "installed_folder",
     "load_model",
     "load_network",
+    "load_weights",
     "pipelines",
     "read_card",
+    "write_model",
 ]
