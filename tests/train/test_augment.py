@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from wsikit.stain.macenko import IO, REFERENCE
-from wsikit.train.augment import apply_turn, draw_turn, jitter, restain, turn_and_flip, turn_points
+from wsikit.train.augment import apply_turn, draw_turn, jitter, move, restain, turn_and_flip, turn_points
+from wsikit.train.recipe import Augment
 
 SIDE = 16
 
@@ -74,3 +76,40 @@ def test_restain_changes_the_amount_of_each_stain_and_nothing_else() -> None:
 def test_restain_by_nothing_is_the_identity() -> None:
     images = torch.randint(0, 256, (2, SIDE, SIDE, 3), dtype=torch.uint8)
     assert torch.equal(restain(images, torch.Generator().manual_seed(0), strength=0.0), images)
+
+
+def blob(n: int, side: int, x: float, width: float) -> torch.Tensor:
+    """Black blots on white, ``x`` px right of the middle."""
+    at = torch.arange(side) - (side - 1) / 2
+    there = torch.exp(-((at[None, :] - x) ** 2 + at[:, None] ** 2) / (2 * width**2))
+    return (255 * (1 - there)).round().to(torch.uint8)[None, :, :, None].expand(n, side, side, 3).contiguous()
+
+
+def measured(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of each blot the centre x, y (N, 2), px from the middle, and the standard deviation (N,), px."""
+    side = images.shape[1]
+    at, weight = torch.arange(side) - (side - 1) / 2, 255 - images[..., 0].float()
+    total = weight.sum((1, 2))
+    x, y = (weight.sum(1) @ at / total, weight.sum(2) @ at / total)
+    spread = (weight.sum(1) @ at**2 / total - x**2).sqrt()
+    return torch.stack([x, y], 1), spread
+
+
+def test_moved_tiles_show_the_same_turned_shifted_and_larger_within_what_was_asked() -> None:
+    n, side = 200, 65
+
+    def moved(images: torch.Tensor, **how: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        return measured(move(images, Augment(**how), torch.Generator().manual_seed(0)))
+
+    off, middle = blob(n, side, 10, 3), blob(n, side, 0, 5)
+    centre, spread = moved(off, rotate_deg=180)
+    assert torch.allclose(centre.norm(dim=1), torch.tensor(10.0), atol=0.1), "turned about the middle"
+    assert torch.allclose(spread, torch.tensor(3.0), atol=0.1)
+    assert (torch.atan2(centre[:, 1], centre[:, 0]).abs() > 2).any()
+    centre, _ = moved(middle, shift_px=4)
+    assert 3.5 < centre.abs().max() < 4.1
+    assert centre.mean(0).abs().max() < 0.5
+    centre, spread = moved(middle, zoom=0.2)
+    assert centre.abs().max() < 0.1
+    assert (spread / 5).min() == pytest.approx(1 / 1.2, abs=0.03)
+    assert (spread / 5).max() == pytest.approx(1.2, abs=0.03)

@@ -54,11 +54,12 @@ STILL = {"turns": False, "flip": False, "restain": 0.0, "jitter": 0.0, "brightne
 SLIM = {"name": "inception_v3_slim", "width": 16}
 SMALL: dict[str, tuple[dict[str, Any], int]] = {
     "plain": ({"architecture": TINY, "batch": 6}, 32),
+    "cell": ({"architecture": {"name": "lite", "stages": 2, "width": 0.25}, "batch": 6}, 32),
     "foersch": ({"architecture": TINY, "augment": {"holes": (4, 6), "hole_px": 3}}, 32),
     "zhang": ({"architecture": SLIM, "batch": 4, "augment": STILL}, 299),
     "deeppath": ({"architecture": TINY, "loss": {"auxiliary": 0.0}, "batch": 6}, 32),  # its network is zhang's
 }
-QUICK = {"plain": (5e-3, 4), "foersch": (3e-2, 8), "zhang": (5e-3, 3), "deeppath": (0.1, 8)}
+QUICK = {"plain": (5e-3, 4), "cell": (2e-2, 8), "foersch": (3e-2, 8), "zhang": (5e-3, 3), "deeppath": (0.1, 8)}
 
 
 @pytest.mark.parametrize("name", SMALL)

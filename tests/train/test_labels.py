@@ -116,6 +116,13 @@ def test_a_share_of_each_classs_patients_is_held_out() -> None:
     assert len(set(held)) == 5, "another seed, another split"
 
 
+def test_patients_of_several_classes_are_not_held_out_twice_as_often() -> None:
+    """All 30 have tiles of both: a fifth of each class's patients is a fifth of the patients."""
+    items = [Labelled(Path(f"{n}.tif"), "AB"[n % 2], f"P{n // 2:02d}") for n in range(60)]
+    _, val = split_by_patient(items, 0.2)
+    assert (len({i.patient for i in val}), len(val)) == (6, 12)
+
+
 def test_the_csvs_own_split_is_taken() -> None:
     items = [Labelled(Path(f"{n}.tif"), "A", f"P{n}", split="val" if n == 3 else "train") for n in range(5)]
     train, val = split_by_patient(items)

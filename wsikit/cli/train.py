@@ -53,7 +53,7 @@ def register(app: typer.Typer) -> None:
         epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="Passes over the training tiles. [default: the recipe's; mitosis 12]")] = None,
         mpp: Annotated[float | None, typer.Option("--mpp", help="µm/px to train at. [default: the recipe's; mitosis 0.25]")] = None,
         per_slide: Annotated[int, typer.Option("--per-slide", min=1, help="Tiles drawn from each slide.")] = 200,
-        preset: Annotated[str, typer.Option("--preset", help="plain, foersch, zhang, deeppath, or unet. [default: the task's own]")] = "",
+        preset: Annotated[str, typer.Option("--preset", help="plain, cell, foersch, zhang, deeppath, or unet. [default: the task's own]")] = "",
         recipe: Annotated[Path | None, typer.Option("--recipe", metavar="TOML", help="Values in place of a preset's.")] = None,
         architecture: Annotated[
             str,

@@ -194,7 +194,7 @@ class Calibration(_Part):
 
 
 # fields younger than models that are about: a digest leaves out those that a card does not use
-_LATER = ("source", "training", "segmentation", "calibration")
+_LATER = ("source", "training", "segmentation", "calibration", "views")
 
 
 class Card(_Part):
@@ -209,6 +209,8 @@ class Card(_Part):
     mpp, tile_px, overlap_px : the grid it is run on
     min_tissue : share of a tile that must be tissue for it to be scored
     batch : tiles per forward pass; fixed, so that a tile's result does not depend on its neighbours
+    views : of a classifier: in how many positions it sees a tile, whose logits are averaged: 1 as it is, 4 turned by quarters, 8 also mirrored; as many
+        forward passes, so scoring takes that much longer
     calibration : of a classifier: its temperature, its sets of classes, and what it does not know
     source : where a model that was made elsewhere came from, such as ``hf:owner/name@commit``
     training : the recipe and the weights that training started from
@@ -225,6 +227,7 @@ class Card(_Part):
     overlap_px: int = Field(0, ge=0, multiple_of=2)
     min_tissue: float = Field(0.5, ge=0, le=1)
     batch: int = Field(16, ge=1)
+    views: Literal[1, 4, 8] = 1
     stain: str = "macenko"
     scaling: Scaling = Scaling()
     decision: Decision = Decision()
@@ -263,6 +266,8 @@ class Card(_Part):
             raise ValueError("a detector needs 'detection', a survival model needs 'risk', and no other model has them")
         if (self.task == "segment") != (self.segmentation is not None):
             raise ValueError("a model of regions needs 'segmentation', and no other model has it")
+        if self.views > 1 and (self.task != "classify" or self.architecture.get("name") in ("mil", "onnx")):
+            raise ValueError("views are of classifiers of torch that call single tiles")
         if self.segmentation is not None and self.segmentation.region not in self.classes:
             raise ValueError(f"segmentation.region '{self.segmentation.region}' is none of the classes")
         return self

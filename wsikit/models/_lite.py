@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 # repeats, kernel, stride, expansion, channels of each stage
@@ -43,3 +44,28 @@ def lite_layers(stages: int, width: float = 1.0) -> tuple[list[nn.Module], list[
             i = o
         ends.append((len(layers), o))
     return layers, ends
+
+
+class LiteNet(nn.Module):
+    """What is in the middle of a tile? EfficientNet-Lite0 up to a stage, its maps pooled over the tile and over its middle: (N, 3, H, W) → logits (N, K).
+
+    Parameters
+    ----------
+    stages : how much of EfficientNet-Lite0 there is, 1 to 7; a map's pixel is 16 px wide after 5 of them, so that a small tile still has some
+    width : scales its channels
+    """
+
+    def __init__(self, classes: int, stages: int = 5, width: float = 1.0) -> None:
+        super().__init__()
+        layers, ends = lite_layers(stages, width)
+        self.trunk = nn.Sequential(*layers)
+        self.drop = nn.Dropout(0.2)
+        self.head = nn.Linear(2 * ends[-1][1], classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits float32."""
+        f = self.trunk(x)
+        middle = f.shape[2] // 4
+        centre = f[:, :, middle : f.shape[2] - middle, middle : f.shape[3] - middle]
+        logits: Tensor = self.head(self.drop(torch.cat([f.mean((2, 3)), centre.mean((2, 3))], 1)))
+        return logits.float()

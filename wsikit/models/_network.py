@@ -137,12 +137,17 @@ class Classifier(TileClassifier):
         self._head: Any = getattr(parent, name)
         setattr(parent, name, nn.Identity())
 
+    def features(self, batch: Tensor) -> Tensor:
+        """Features (B, D) of a scaled batch, their mean over the card's views. The last layer is linear, so the logits are then the mean too."""
+        views = [self.net(seen) for seen in views_of(batch, self.card.views)]
+        return views[0] if len(views) == 1 else torch.stack(views).mean(0)
+
     def _forward(self, batch: Tensor) -> tuple[Tensor, Tensor]:
-        f = self.net(batch)
+        f = self.features(batch)
         return torch.softmax(self._head(f).float(), 1), f
 
     def logits(self, batch: Tensor) -> Tensor:
-        """Logits (B, K) of a scaled batch."""
+        """Logits (B, K) of a scaled batch as it is, whatever the views, so that what explains them lies where it is in the tile."""
         found: Tensor = self._head(self.net(batch))
         return found
 
@@ -159,6 +164,20 @@ class Classifier(TileClassifier):
         named = dict(self._head.named_parameters())  # some have no bias
         weight = named["weight"].float().cpu().numpy()
         return weight, named["bias"].float().cpu().numpy() if "bias" in named else np.zeros(len(weight), np.float32)
+
+
+def views_of(batch: Tensor, count: int) -> Iterator[Tensor]:
+    """The first ``count`` of the eight positions of square tiles (B, C, S, S): turned by quarters, then mirrored and turned.
+
+    >>> [v.flatten().tolist() for v in views_of(torch.tensor([[[[1, 2], [3, 4]]]]), 4)]
+    [[1, 2, 3, 4], [2, 4, 1, 3], [4, 3, 2, 1], [3, 1, 4, 2]]
+    """
+    for position in range(count):
+        seen = batch.flip(3) if position >= 4 else batch
+        if position % 2:
+            seen = seen.transpose(2, 3)  # with a mirror image a quarter turn; torch.rot90 has no counterpart in ONNX
+        mirrored = ((), (2,), (2, 3), (3,))[position % 4]
+        yield (seen.flip(mirrored) if mirrored else seen).contiguous(memory_format=torch.channels_last)
 
 
 def load_weights(net: nn.Module, card: Card, folder: Path) -> nn.Module:

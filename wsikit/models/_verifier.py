@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from wsikit.models._lite import lite_layers
+from wsikit.models._lite import LiteNet
 
 _VIEWS = 4
 _ROWS = 32  # patches per forward pass, always, so that a patch's score does not depend on how many there are
@@ -21,30 +21,18 @@ class Verdict(NamedTuple):
     atypical: Tensor
 
 
-class Verifier(nn.Module):
-    """Patches (N, 3, ``side_px``, ``side_px``), enlarged to ``input_px`` → logits (N, 2): object, atypical.
-
-    ``stages`` : how much of EfficientNet-Lite0 there is, 1 to 7; ``width`` scales its channels.
-    """
+class Verifier(LiteNet):
+    """Patches (N, 3, ``side_px``, ``side_px``), enlarged to ``input_px`` → logits (N, 2): object, atypical."""
 
     def __init__(self, side_px: int = 64, input_px: int = 96, stages: int = 5, width: float = 1.0) -> None:
-        super().__init__()
+        super().__init__(2, stages, width)
         self.side_px, self.input_px = side_px, input_px
-        layers, ends = lite_layers(stages, width)
-        self.trunk = nn.Sequential(*layers)
-        i = ends[-1][1]
-        self.drop = nn.Dropout(0.2)
-        self.head = nn.Linear(2 * i, 2)
 
     def forward(self, patches: Tensor) -> Tensor:
         """Logits float32 (N, 2)."""
         if self.input_px != self.side_px:
             patches = F.interpolate(patches, (self.input_px, self.input_px), mode="bilinear", align_corners=False)
-        f = self.trunk(patches)
-        middle = f.shape[2] // 4
-        centre = f[:, :, middle : f.shape[2] - middle, middle : f.shape[3] - middle]
-        logits: Tensor = self.head(self.drop(torch.cat([f.mean((2, 3)), centre.mean((2, 3))], 1)))
-        return logits.float()
+        return super().forward(patches)
 
     @torch.inference_mode()
     def verdict(self, patches: Tensor) -> Verdict:

@@ -15,6 +15,7 @@ from wsikit.errors import CardError
 from wsikit.models import _backbone, _mil
 from wsikit.models._card import Card
 from wsikit.models._inception import inception, slim_inception
+from wsikit.models._lite import LiteNet
 from wsikit.models._network import Classifier, TileClassifier, load_weights
 
 PIPELINE = "sts-subtype"
@@ -24,6 +25,7 @@ _NAMED: dict[str, Callable[..., nn.Module]] = {
     "densenet": lambda classes, **arguments: DenseNet(num_classes=classes, **arguments),
     "inception_v3": inception,
     "inception_v3_slim": slim_inception,
+    "lite": LiteNet,
 }
 ARCHITECTURES = (*_NAMED, *_backbone.LIBRARIES, _mil.NAME)
 
@@ -46,7 +48,7 @@ def build(card: Card) -> nn.Module:
         raise CardError(f"model {card.name}: architecture.name must be one of {', '.join(ARCHITECTURES)}")
     try:
         return _NAMED[name](len(card.classes), **arguments)
-    except TypeError as e:
+    except (TypeError, ValueError) as e:
         raise CardError(f"model {card.name}: architecture: {e}") from e
 
 

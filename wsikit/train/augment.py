@@ -67,8 +67,8 @@ def augment(images: Tensor, how: Augment, generator: torch.Generator) -> Tensor:
     if how.flip:
         mirrored = torch.rand(len(images), generator=generator) < 0.5
         images = torch.where(mirrored.view(-1, 1, 1, 1), images.flip(2), images)
-    if how.rotate_deg:
-        images = rotate(images, how.rotate_deg, generator)
+    if how.rotate_deg or how.zoom or how.shift_px:
+        images = move(images, how, generator)
     if how.restain:
         images = restain(images, generator, how.restain)
     if how.jitter:
@@ -77,11 +77,17 @@ def augment(images: Tensor, how: Augment, generator: torch.Generator) -> Tensor:
     return sprinkle(images, how.holes, how.hole_px, generator) if how.holes[1] else images
 
 
-def rotate(images: Tensor, most_deg: float, generator: torch.Generator) -> Tensor:
-    """Each image turned by up to ``most_deg`` either way; what comes into the corners is mirrored from inside."""
-    angle = torch.deg2rad(most_deg * (2 * torch.rand(len(images), generator=generator) - 1))
-    zero = torch.zeros_like(angle)
-    matrix = torch.stack([torch.stack([angle.cos(), -angle.sin(), zero], 1), torch.stack([angle.sin(), angle.cos(), zero], 1)], 1)
+def move(images: Tensor, how: Augment, generator: torch.Generator) -> Tensor:
+    """Each image turned, shown larger or smaller (evenly in the logarithm), and shifted; what comes in at the edges is mirrored from inside."""
+
+    def draw(*shape: int) -> Tensor:
+        return 2 * torch.rand(len(images), *shape, generator=generator) - 1
+
+    angle = torch.deg2rad(how.rotate_deg * draw())
+    share = torch.exp(-math.log1p(how.zoom) * draw()) if how.zoom else torch.ones(len(images))
+    shift = how.shift_px * draw(2) * 2 / images.shape[1] if how.shift_px else torch.zeros(len(images), 2)
+    turn = torch.stack([torch.stack([angle.cos(), -angle.sin()], 1), torch.stack([angle.sin(), angle.cos()], 1)], 1)
+    matrix = torch.cat([turn * share[:, None, None], shift[:, :, None]], 2)
     planes = images.permute(0, 3, 1, 2).float()
     grid = functional.affine_grid(matrix, list(planes.shape), align_corners=False)
     turned = functional.grid_sample(planes, grid, mode="bilinear", padding_mode="reflection", align_corners=False)

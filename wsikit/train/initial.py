@@ -19,6 +19,7 @@ from wsikit.models._card import check_weights
 from wsikit.models.exchange.encoders import encoder_weights
 
 _SECONDS = 30
+LITE, _TIMM_LITE = "lite", "efficientnet_lite0"
 _ENOUGH = 0.9  # of the tensors of the body must be found in a file, else it is of another network
 
 
@@ -58,6 +59,8 @@ def initialise(net: nn.Module, head: list[nn.Parameter], architecture: dict[str,
         offered = _Offered(*encoder_weights(initial))
     else:
         offered = _given(initial)
+    if architecture.get("name") == LITE:
+        offered = offered._replace(tensors=_named_as_lite(offered.tensors, net))
     last = {id(p) for p in head}
     body = {name for name, p in net.named_parameters() if id(p) not in last}
     fitting = _fitting(net, offered.tensors, {n for n, p in net.named_parameters() if id(p) in last})
@@ -80,9 +83,19 @@ def _fitting(net: nn.Module, tensors: dict[str, Tensor], head: set[str]) -> dict
     return found
 
 
+def _named_as_lite(tensors: dict[str, Tensor], net: nn.Module) -> dict[str, Tensor]:
+    """EfficientNet-Lite0 of timm, and the second stage of a detector, by the names that `LiteNet` has for the same layers."""
+    import timm
+
+    ours = [k for k in net.state_dict() if k.startswith("trunk.")]
+    theirs = dict(zip(timm.create_model(_TIMM_LITE).state_dict(), ours, strict=False))  # the same layers in the same order
+    return {theirs.get(k, k.removeprefix("verifier.")): v for k, v in tensors.items()}
+
+
 def _imagenet(architecture: dict[str, Any]) -> _Offered | str:
     """ImageNet's weights from their hub (or its cache here), or why there are none."""
     library, model = str(architecture.get("name")), str(architecture.get("model", ""))
+    library, model = ("timm", _TIMM_LITE) if library == LITE else (library, model)
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(_SECONDS)
     try:

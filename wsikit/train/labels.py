@@ -158,7 +158,8 @@ def split_by_patient(items: Sequence[Labelled], share: float = 0.2, seed: int = 
             by_class[item.label].add(item.patient)
         for patients in by_class.values():
             names = sorted(patients)
-            held |= set(rng.permutation(names)[: max(1, round(share * len(names)))] if len(names) > 1 else [])
+            wanted = max(1, round(share * len(names))) - len(held & patients) if len(names) > 1 else 0  # a patient of several classes is held out for each
+            held |= set([n for n in rng.permutation(names).tolist() if n not in held][: max(0, wanted)])
         train, val = [i for i in items if i.patient not in held], [i for i in items if i.patient in held]
     if not train or not val:
         raise LabelsError("too few patients to hold some out for validation: at least two per class are needed, or a column 'split'")

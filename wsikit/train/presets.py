@@ -105,6 +105,22 @@ DEEPPATH = Recipe(
     },
 )
 
+CELL = Recipe(
+    name="cell",
+    reference="our defaults for pictures with one cell in the middle, such as mitotic figures: how the second look of the shipped detector was trained",
+    architecture={"name": "lite"},
+    tile_px=64,
+    mpp=0.25,
+    stain="none",
+    batch=32,
+    stages=[Stage(epochs=20, learning_rate=1e-3)],
+    augment=Augment(rotate_deg=180, zoom=0.2, shift_px=4, restain=0.3, jitter=0.25),
+    clip_norm=5.0,
+    keep="auc",
+    views=8,
+    sources={"loss.class_weights": _FOERSCH},
+)
+
 UNET = Recipe(
     name="unet",
     reference="our defaults: a U-Net with cross-entropy and soft Dice on tiles of 512 px at 2 µm/px",
@@ -130,7 +146,7 @@ MIL = Recipe(
     keep="loss",
 )
 
-PRESETS = {r.name: r for r in (PLAIN, FOERSCH, ZHANG, DEEPPATH, UNET)}
+PRESETS = {r.name: r for r in (PLAIN, CELL, FOERSCH, ZHANG, DEEPPATH, UNET)}
 OF_TASK = {"sts-subtype": "foersch", "rms-subtype": "zhang", "subtype": "plain", "tumour": "unet"}
 
 

@@ -65,7 +65,8 @@ class Augment(_Part):
     ----------
     turns : quarter turns and mirror images
     flip : mirror images only, left to right
-    rotate_deg : turned by any angle, the corners filled by reflection
+    rotate_deg : turned by any angle; ``zoom`` is the share by which it is shown larger or smaller, ``shift_px`` how far it is moved; what is missing at
+        the edges is mirrored from inside
     restain : share by which the amount of haematoxylin, and of eosin, changes
     jitter : share by which the optical density of each colour changes
     brightness : shift, of the whole range; ``contrast`` and ``saturation`` are factors (lowest, highest); ``hue`` a share of the circle
@@ -75,6 +76,8 @@ class Augment(_Part):
     turns: bool = True
     flip: bool = False
     rotate_deg: float = Field(0.0, ge=0, le=180)
+    zoom: float = Field(0.0, ge=0, lt=1)
+    shift_px: float = Field(0.0, ge=0)
     restain: float = Field(0.2, ge=0, lt=1)
     jitter: float = Field(0.15, ge=0, lt=1)
     brightness: float = Field(0.0, ge=0, lt=1)
@@ -96,6 +99,7 @@ class Recipe(_Part):
     patience : epochs without a better validation score before training stops; never when None
     keep : which validation score chooses the epoch that is kept, over tiles
     validation_share : of the patients of each class, where the labels name no split
+    views : in how many positions the finished model sees each tile, see `wsikit.models.Card`; the epochs are judged by one
     sources : where each value is from, by its name; what is not named is our default
     """
 
@@ -118,6 +122,7 @@ class Recipe(_Part):
     patience: int | None = Field(None, ge=1)
     keep: Literal["balanced accuracy", "accuracy", "auc", "loss"] = "balanced accuracy"
     validation_share: float = Field(0.2, gt=0, lt=1)
+    views: Literal[1, 4, 8] = 1
     sources: dict[str, str] = {}
 
     @model_validator(mode="after")

@@ -125,7 +125,8 @@ class RegionLearner:
         self._card, self._tiles, self._held = card, tiles, held
         self._region = card.classes.index(card.segmentation.region)
         self._threshold = card.segmentation.threshold
-        self._turns, self._colour = recipe.augment.turns, recipe.augment.model_copy(update={"turns": False, "flip": False, "rotate_deg": 0.0, "holes": (0, 0)})
+        still = {"turns": False, "flip": False, "rotate_deg": 0.0, "zoom": 0.0, "shift_px": 0.0, "holes": (0, 0)}  # the mask would have to follow
+        self._turns, self._colour = recipe.augment.turns, recipe.augment.model_copy(update=still)
 
     def loss(self, net: nn.Module, rows: Tensor, generator: torch.Generator) -> Tensor:
         """Mean cross-entropy over the pixels of which something is said, plus 1 − soft Dice of the region."""

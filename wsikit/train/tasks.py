@@ -56,7 +56,7 @@ def subtype(
     items = read_labels(labels, classes)
     classes = classes or sorted({i.label for i in items})
     fields = _common(out, pipeline, "classify", classes, recipe.mpp, [i for i in items if i.split != "test"])
-    fields |= {"architecture": recipe.architecture, "tile_px": recipe.tile_px, "batch": recipe.batch, "stain": recipe.stain}
+    fields |= {"architecture": recipe.architecture, "tile_px": recipe.tile_px, "batch": recipe.batch, "stain": recipe.stain, "views": recipe.views}
     fields |= encoder_card(recipe.architecture)
     if recipe.architecture.get("name") == "mil":
         return train_mil(items, out, fields | {"batch": 16}, recipe, options, group)

@@ -192,10 +192,10 @@ class _Whole(nn.Module):
 
     def __init__(self, model: Classifier) -> None:
         super().__init__()
-        self.net, self.head = model.net, model._head
+        self.net, self.head, self.features = model.net, model._head, model.features
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        feature = self.net(image)
+        feature = self.features(image)
         return torch.softmax(self.head(feature), 1), feature
 
 
@@ -235,6 +235,7 @@ def export_onnx(folder: Path, out: Path) -> Path:
             torch.onnx.export(_Whole(model).eval(), (example,), str(tmp), input_names=names[0], output_names=names[1], dynamic_axes=free, dynamo=False)
         proto = onnx.load(str(tmp))
         said = card.model_dump(mode="json", exclude={"weights"}) | {"architecture": {"name": NAME, "output": PROBABILITY, "gives": PROBABILITY}}
+        said["views"] = 1  # they are inside
         said["source"] = f"exported from model {card.name} {card.digest[:12]}"
         onnx.helper.set_model_props(proto, {CARD_KEY: json.dumps(said)})
         onnx.checker.check_model(proto)
