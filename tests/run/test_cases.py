@@ -200,6 +200,16 @@ def test_a_slide_named_twice_is_one_case(tmp_path: Path) -> None:
     assert [c.slide_id for c in find_cases([tmp_path / "a.svs", tmp_path])] == ["a"]
 
 
+def test_what_is_said_of_a_slide_must_not_differ_nor_get_lost(tmp_path: Path) -> None:
+    (tmp_path / "a.svs").touch()
+    (tmp_path / "cases.csv").write_text("path,patient,age\na.svs,,61\na.svs,,16\n")
+    with pytest.raises(LabelsError, match="named twice, with another age"):
+        find_cases([tmp_path / "cases.csv"])
+    (tmp_path / "cases.csv").write_text("path,patient,age\na.svs,,61\n")
+    for inputs in ([tmp_path / "cases.csv", tmp_path / "a.svs"], [tmp_path / "a.svs", tmp_path / "cases.csv"]):
+        assert [c.extra for c in find_cases(inputs)] == [{"age": "61"}]
+
+
 def test_a_slide_of_two_patients_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.svs").touch()
     (tmp_path / "cases.csv").write_text("path,patient\na.svs,p1\na.svs,p2\n")

@@ -193,7 +193,13 @@ def _each_once(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     found: dict[Path, dict[str, Any]] = {}
     for row in rows:
         first = found.setdefault(row["path"].resolve(), row)
-        if differing := [k for k in ("patient", "mpp", "slide_id", "focal_plane", "expect_sha256") if first.get(k) != row.get(k)]:
+        differing = [k for k in ("patient", "mpp", "slide_id", "focal_plane", "expect_sha256") if first.get(k) != row.get(k)]
+        here, there = first.get("extra", {}), row.get("extra", {})
+        if here and there:  # scores and risks rest on what is said of a slide
+            differing += sorted(k for k in here.keys() | there.keys() if here.get(k, "") != there.get(k, ""))
+        else:  # a folder says nothing, in whichever order they are given
+            first["extra"] = here or there
+        if differing:
             raise LabelsError(f"{row['path']}: named twice, with another {differing[0]}; keep one")
     return list(found.values())
 

@@ -22,7 +22,7 @@ from wsikit.store.durable import digest_of, sha256_file, write_atomic
 from wsikit.store.receipts import Receipt, append_receipt, digests, read_receipts, rewrite_receipts
 
 SLIDE, LAYOUT = "slide", "layout"
-COUNTING = "counting"
+COUNTING, FACTS = "counting", "facts"
 ATTRIBUTES = "zarr.json"
 RESULT_SUFFIXES = (".json", ".geojson", ".png")
 MADE_AGAIN = f"overlays/{RISK_PIPELINE}"
@@ -93,15 +93,18 @@ def is_complete(store: Path, plan: Plan, job: Job) -> bool:
     if not was_finished(store, plan, job):
         return False
     whole = _latest(store)[SLIDE]
-    if whole.keys.get(COUNTING) != _counting_key(job).get(COUNTING) or not whole.holds(store.parent):
+    if {k: v for k, v in whole.keys.items() if k in (COUNTING, FACTS)} != _said_keys(job, store) or not whole.holds(store.parent):
         return False
     return finished_stages(store, plan) >= set(plan.stages) - {PIXELS} and not missing_blocks(store, plan)
 
 
 def was_finished(store: Path, plan: Plan, job: Job) -> bool:
-    """Whether the slide was put together from exactly this plan and these models, whatever became of its files and however mitoses were counted."""
+    """Whether the slide was put together from exactly this plan and these models.
+
+    Whatever became of its files, however mitoses were counted, and whatever the cases said of it.
+    """
     whole = _latest(store).get(SLIDE)
-    return whole is not None and {k: v for k, v in whole.keys.items() if k != COUNTING} == _slide_keys(plan, job)
+    return whole is not None and _without_said(whole.keys) == _slide_keys(plan, job)
 
 
 def is_undamaged(store: Path) -> bool:
@@ -121,7 +124,7 @@ def commit_slide(store: Path, plan: Plan, job: Job) -> None:
     for name, files in stages.items():
         kept.append(Receipt(block=_stage_entry(name), keys={name: plan.stages[name].key}, files=digests(store.parent, files)))
     boxes = sorted({box for r in read_receipts(receipts_path(store)) for box in r.damaged})
-    kept.append(Receipt(block=SLIDE, keys=_slide_keys(plan, job) | _counting_key(job), files=digests(store.parent, rest), damaged=boxes))
+    kept.append(Receipt(block=SLIDE, keys=_slide_keys(plan, job) | _said_keys(job, store), files=digests(store.parent, rest), damaged=boxes))
     rewrite_receipts(receipts_path(store), kept)
     shutil.rmtree(store.with_suffix(".parts"), ignore_errors=True)
 
@@ -132,7 +135,7 @@ def commit_results(store: Path, job: Job) -> None:
     whole = _latest(store)[SLIDE]
     kept = {name: digest for name, digest in whole.files.items() if not _is_result(store, name)}
     files = [*_results(store), *_files(store / MADE_AGAIN)]
-    keys = {k: v for k, v in whole.keys.items() if k != COUNTING} | _counting_key(job)
+    keys = _without_said(whole.keys) | _said_keys(job, store)
     again = Receipt(block=SLIDE, keys=keys, files={**kept, **digests(store.parent, files)}, damaged=whole.damaged)
     rewrite_receipts(receipts_path(store), [*(r for r in receipts if r.block != SLIDE), again])
 
@@ -171,9 +174,18 @@ def _slide_keys(plan: Plan, job: Job) -> dict[str, str]:
     return keys | ({"max_damaged": str(job.max_damaged)} if job.max_damaged else {})
 
 
-def _counting_key(job: Job) -> dict[str, str]:
-    """How mitoses are counted, where it is not as the models say."""
-    return {} if job.counting == Counting() else {COUNTING: digest_of(job.counting.model_dump())}
+def _said_keys(job: Job, store: Path) -> dict[str, str]:
+    """What a result depends on beside what was scored.
+
+    How mitoses are counted, where it is not as the models say, and what the cases say of the slide: scores and risks rest on it.
+    """
+    facts = job.case(store.name.removesuffix(".zarr")).extra
+    counting = {} if job.counting == Counting() else {COUNTING: digest_of(job.counting.model_dump())}
+    return counting | ({FACTS: digest_of(facts)} if facts else {})
+
+
+def _without_said(keys: Mapping[str, str]) -> dict[str, str]:
+    return {k: v for k, v in keys.items() if k not in (COUNTING, FACTS)}
 
 
 def _results(store: Path) -> list[Path]:
