@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from wsikit.errors import CardError
+from wsikit.errors import CardError, ModelError
 from wsikit.models._card import Card
 from wsikit.models._network import Network, load_weights
 
@@ -68,7 +68,7 @@ class Segmenter(Network):
         Raises
         ------
         ModelError
-            The images are not uint8 (B, H, W, 3).
+            The images are not uint8 (B, H, W, 3), or the network gives no numbers for one.
         """
         assert self.card.segmentation is not None
         cell, margin = self.card.segmentation.cell_px, self.card.overlap_px // 2
@@ -76,6 +76,8 @@ class Segmenter(Network):
         means, maps = [], []
         for batch, real in self._batches(images):
             p = torch.softmax(self.net(batch).float(), 1)[:real, :, margin : margin + side, margin : margin + side]
+            if torch.isnan(p).any():  # as a byte it would be 0, and pass for a tile without any of the region
+                raise ModelError(f"model {self.card.name} gave no number for a tile: it is damaged, or its arithmetic overflows on this device")
             means.append(p.mean((2, 3)).cpu())
             maps.append((functional.avg_pool2d(p[:, region : region + 1], cell) * 255).round().to(torch.uint8).flatten(1).cpu())
         squares = (side // cell) ** 2
