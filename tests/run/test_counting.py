@@ -9,10 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import wsikit as wk
 from wsikit.aggregate.counting import Counting
+from wsikit.grid import Raster, TileGrid
+from wsikit.models import find_model
 from wsikit.report import write_reports
 from wsikit.run.again import aggregate_run, verify_run
 from wsikit.run.job import Job, read_run
@@ -76,6 +79,43 @@ def test_what_the_cases_say_decides_whether_a_score_applies(slide: Path, tmp_pat
     assert row(run.folder)["mitosis.fnclcc_score"] == "not_applicable"
     with (run.folder / "patients.csv").open(newline="") as f:
         assert next(csv.DictReader(f))["mitosis.fnclcc_score"] == "not_applicable"
+
+
+def test_tissue_that_the_model_did_not_look_at_is_no_area(slide: Path, tmp_path: Path) -> None:
+    """A card may leave out tiles with little tissue; what lies in them was not searched, and must not thin the count out."""
+    model = Path(shutil.copytree(find_model("phantom-mitosis"), tmp_path / "model"))
+    card = json.loads((model / "card.json").read_text())
+    (model / "card.json").write_text(json.dumps(card | {"min_tissue": 0.9}))
+    run = wk.score([slide], tmp_path / "run", ["mitosis"], models={"mitosis": model})
+    store, answer = run.store("small"), run.results["small"]["pipelines"]["mitosis"]
+    stage, tissue, (dx, dy) = store.attributes["stages"]["mitosis"], store.tissue() == 1, store.attributes["survey"]["raster"]["downsample"]
+    grid = TileGrid(Raster.from_json(stage["raster"]), stage["tile_px"], stage["overlap_px"])
+    looked_at = (grid.covered(tissue, (dx, dy)) >= 0.9).reshape(grid.shape[::-1])
+    y, x = np.nonzero(tissue)
+    side = grid.stride_px * np.array(grid.raster.downsample)
+    inside = looked_at[((y + 0.5) * dy // side[1]).astype(int), ((x + 0.5) * dx // side[0]).astype(int)]
+    assert 0.1 < inside.mean() < 0.9
+    assert answer["area_mm2"] == pytest.approx(run.results["small"]["tissue_mm2"] * inside.mean(), rel=0.08), "rims of neighbours are left out with a tile"
+    assert answer["per_mm2"] == pytest.approx(answer["count"] / answer["area_mm2"], rel=1e-5)
+    assert answer["count"] == (store.tables()["mitosis"]["score"] >= np.float32(answer["threshold"])).sum()
+
+
+def test_what_the_cases_say_now_is_what_counts(slide: Path, tmp_path: Path) -> None:
+    """A mistake in the cases that was put right must not leave the score of the mistaken case, and costs no block."""
+    cases, counting, done = tmp_path / "cases.csv", Counting(grading=("fnclcc",)), []
+
+    def scored_as(neoadjuvant: str) -> str:
+        cases.write_text(f"path,patient,neoadjuvant\n{slide},P1,{neoadjuvant}\n")
+        done.clear()
+        run = wk.score([cases], tmp_path / "run", ["mitosis"], counting=counting, on_progress=lambda e: done.append(e.kind))
+        assert not list(verify_run(run.folder))
+        return str(run.results["small"]["pipelines"]["mitosis"]["grading"]["fnclcc"]["status"])
+
+    assert scored_as("yes") == "not_applicable"
+    assert scored_as("no") == "ok"
+    assert "block" not in done
+    assert scored_as("no") == "ok"
+    assert row(tmp_path / "run")["mitosis.fnclcc_score"] in "123"
 
 
 @pytest.mark.parametrize(

@@ -9,18 +9,22 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import wsikit as wk
 from wsikit.aggregate.counting import Counting
 from wsikit.aggregate.overlap import dice, hausdorff_um
-from wsikit.errors import LabelsError, UsageError
+from wsikit.aggregate.searched import counts_of
+from wsikit.errors import LabelsError, ModelError, UsageError
 from wsikit.evaluate import evaluate_model
-from wsikit.export.corrections import read_geojson
+from wsikit.export.corrections import corrections, read_geojson
 from wsikit.grid import Raster
-from wsikit.models import Card
+from wsikit.models import Card, load_network
+from wsikit.review.files import from_qupath
 from wsikit.run import Run
 from wsikit.run.again import aggregate_run
+from wsikit.run.reviewed import open_review
 from wsikit.slide import open_slide
 from wsikit.testing.regions import write_region_phantom
 from wsikit.train.classify import Options
@@ -76,6 +80,14 @@ def test_a_few_epochs_find_the_tumour(trained: Trained) -> None:
     assert trained.card.training["started_from"] == "random"
 
 
+def test_a_network_that_gives_no_numbers_does_not_pass_for_one_that_finds_no_tumour(trained: Trained) -> None:
+    model = load_network(trained.card, trained.folder)
+    with torch.no_grad():
+        next(model.net.parameters()).fill_(float("nan"))
+    with pytest.raises(ModelError, match="gave no number for a tile"):
+        model.predict(np.zeros((2, 64, 64, 3), np.uint8))
+
+
 def test_the_region_is_a_label_a_shape_and_an_area(run: Run, trained: Trained) -> None:
     store, result = run.store("3"), run.results["3"]["pipelines"]["tumour"]
     mask, truth = store.region("tumour"), trained.truth[3]
@@ -109,8 +121,12 @@ def test_calls_and_mitoses_are_confined_to_it(run: Run) -> None:
     counted = mask[at[:, 1].clip(0, mask.shape[0] - 1), at[:, 0].clip(0, mask.shape[1] - 1)] & (found["score"] >= np.float32(pipelines["mitosis"]["threshold"]))
     everywhere = (found["score"] >= np.float32(pipelines["mitosis"]["threshold"])).sum()
     assert 0 < pipelines["mitosis"]["count"] == counted.sum() < everywhere
-    points = [s for s in read_geojson(store.path.with_suffix(".geojson"), store) if s.name == "Mitosis"]
-    assert len(points) == counted.sum()
+    shapes = list(read_geojson(store.path.with_suffix(".geojson"), store))
+    names = [s.name for s in shapes]
+    assert (names.count("Mitosis"), names.count("Outside the region")) == (counted.sum(), everywhere - counted.sum())
+    assert len(corrections(shapes, store).rejected) == 0, "what was never counted was not taken away either"
+    assert from_qupath(store.path.with_suffix(".geojson"), open_review(run.folder, "3"), "mitosis") == []
+    assert (counts_of(store, pipelines["mitosis"])(found["position"], found["score"]) == counted).all()
 
 
 def test_where_no_tumour_was_found_the_others_say_so(run: Run) -> None:

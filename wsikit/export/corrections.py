@@ -17,6 +17,7 @@ import shapely
 from shapely.geometry import shape as to_shape
 from shapely.geometry.base import BaseGeometry
 
+from wsikit.aggregate.searched import counts_of
 from wsikit.errors import LabelsError, StoreError
 from wsikit.export.geojson import detection_id, origin_of
 from wsikit.export.stream import stream_features
@@ -101,7 +102,7 @@ def corrections(shapes: Iterable[Shape], store: SlideStore, pipeline: str = "mit
     if pipeline not in tables or "position" not in tables[pipeline] or "threshold" not in result:
         raise StoreError(f"{store.path}: no detections of '{pipeline}' to correct")
     table, digest = tables[pipeline], store.attributes["slide"]["digest"]
-    score = table["score"]
+    found, score = table["position"], table["score"]
     rows = {detection_id(digest, pipeline, i): i for i in range(len(score))}
     seen = np.zeros(len(score), bool)
     position, row = [np.empty((0, 2))], [np.empty(0, np.int64)]
@@ -117,7 +118,7 @@ def corrections(shapes: Iterable[Shape], store: SlideStore, pipeline: str = "mit
     if len(score) and not seen.any():
         raise LabelsError(f"{store.slide_id}: none of the store's detections is there; export all objects from QuPath, not only the selected ones")
     kept = np.concatenate(row)
-    counted = np.flatnonzero(score >= np.float32(result["threshold"]))
+    counted = np.flatnonzero(counts_of(store, result)(found, score))  # as `write_geojson` wrote them: others cannot have been rejected
     return Corrections(np.concatenate(position), kept, np.setdiff1d(counted, kept))
 
 

@@ -18,6 +18,7 @@ import numpy as np
 from shapely import MultiPolygon, get_coordinates
 
 from wsikit import RESEARCH_USE_ONLY, __version__
+from wsikit.aggregate.searched import counts_of
 from wsikit.errors import StoreMismatchError, UsageError
 from wsikit.overlay.heat import explaining
 from wsikit.overlay.picture import heat_top
@@ -101,9 +102,9 @@ def source_image(store: SlideStore, source: Path) -> Dataset:
 def _annotations(store: SlideStore, image: Dataset, name: str, result: dict[str, Any]) -> Any:
     table = store.tables()[name]
     position, score = table["position"], table["score"]
-    counted = score >= np.float32(result["threshold"])
+    counted = counts_of(store, result)(position, score)
     groups: list[Any] = []
-    for label, which in (("Mitosis", counted), ("Below threshold", ~counted)):
+    for label, which in (("Mitosis", counted), ("Below threshold", score < np.float32(result["threshold"]))):
         if which.any():
             groups.append(_group(len(groups) + 1, label, position[which], score[which], store, name))
     found = hd.ann.MicroscopyBulkSimpleAnnotations(

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import math
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,8 @@ from shapely.affinity import translate
 from shapely.geometry import mapping
 from shapely.geometry.base import BaseGeometry
 
-from wsikit.aggregate.searched import without_flaws
+from wsikit.aggregate.searched import counts_of, without_flaws
 from wsikit.errors import DamagedStoreError
-from wsikit.grid import on_mask
 from wsikit.overlay.shapes import hotspot_outlines, outlines
 from wsikit.store import SlideStore
 from wsikit.store.durable import atomic_file
@@ -35,6 +34,7 @@ COLOURS = {
     "Hotspot": [230, 159, 0],
     "Mitosis": [213, 94, 0],
     "Below threshold": [86, 180, 233],
+    "Outside the region": [150, 150, 150],
     "Damaged": [204, 121, 167],
     "Blurred": [120, 120, 120],
 }
@@ -95,7 +95,7 @@ def _lines(store: SlideStore) -> Iterator[list[str]]:
     for name, result in sorted(store.result["pipelines"].items()):
         if result["status"] == "ok" and result.get("hotspot"):
             yield [_hotspot(store, name, result["hotspot"])]
-            yield from _detections(store, name, np.float32(result["threshold"]), result.get("within", {}).get("region", ""))
+            yield from _detections(store, name, result)
 
 
 def _hotspot(store: SlideStore, name: str, h: dict[str, Any]) -> str:
@@ -106,23 +106,22 @@ def _hotspot(store: SlideStore, name: str, h: dict[str, Any]) -> str:
     return _feature(store, f"{name}/hotspot", shape, "Hotspot", measures, label)
 
 
-def _detections(store: SlideStore, name: str, threshold: np.float32, within: str) -> Iterator[list[str]]:
+def _detections(store: SlideStore, name: str, result: Mapping[str, Any]) -> Iterator[list[str]]:
     """Points; their JSON is put together by hand, which is several times as fast as from dictionaries."""
     digest, origin = store.attributes["slide"]["digest"], np.array(origin_of(store))
-    classes = [_json({"name": kind, "color": COLOURS[kind]}) for kind in ("Below threshold", "Mitosis")]
+    # a detection that would count, but lies outside the region that the count is confined to, is no mitosis here, and no look-alike to learn from
+    classes = [_json({"name": kind, "color": COLOURS[kind]}) for kind in ("Below threshold", "Outside the region", "Mitosis")]
     ends = [f']}},"properties":{{"objectType":"detection","classification":{c},"isLocked":false,"measurements":{{"score":' for c in classes]
-    region, row = store.region(within) if within else None, 0
+    counts, row = counts_of(store, result), 0
     for position, score in store.tables()[name].batches("position", "score"):
         xy = (position - origin).round(2).tolist()
-        counts = score >= threshold
-        if region is not None:
-            counts &= on_mask(position, region, tuple(store.attributes["survey"]["raster"]["downsample"]))
-        counted, rounded = counts.tolist(), score.astype(np.float64).round(4).tolist()
+        kind = (score >= np.float32(result["threshold"])).astype(int) + counts(position, score)
+        kinds, rounded = kind.tolist(), score.astype(np.float64).round(4).tolist()
         if not (np.isfinite(position).all() and np.isfinite(score).all()):
             raise DamagedStoreError(f"{store.path}: a detection of {name} has no position or score; run wsikit verify on the run folder")
         yield [
             f'{{"type":"Feature","id":"{detection_id(digest, name, row + i)}","geometry":{{"type":"Point","coordinates":[{x},{y}{ends[c]}{s}}}}}}}'
-            for i, ((x, y), c, s) in enumerate(zip(xy, counted, rounded, strict=True))
+            for i, ((x, y), c, s) in enumerate(zip(xy, kinds, rounded, strict=True))
         ]
         row += len(xy)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from shapely import get_coordinates
 
+from wsikit.aggregate.searched import counts_of
 from wsikit.errors import StoreError, UsageError
 from wsikit.geometry import Region
 from wsikit.grid import TileGrid
@@ -104,7 +105,7 @@ def heat_map(store: SlideStore, pipeline: str, ax: Axes | None = None, *, channe
 def hotspot(store: SlideStore, pipeline: str = "mitosis", ax: Axes | None = None, *, slide: Slide | None = None, margin: float = 0.1) -> Axes:
     """How does the densest window look, and what was counted there?
 
-    Counted detections are circles coloured by score; those below the threshold are dotted.
+    Counted detections are circles coloured by score; others, below the threshold or outside the region that is counted in, are dotted.
 
     Parameters
     ----------
@@ -135,7 +136,8 @@ def hotspot(store: SlideStore, pipeline: str = "mitosis", ax: Axes | None = None
     _show(ax, rgb, extent, store.mpp)
     for part in hotspot_outlines(spot):
         ax.add_patch(Polygon(get_coordinates(part), fill=False, ec="#E69F00", lw=2))
-    _mark(ax, store.tables()[pipeline], np.float32(result["threshold"]), extent)
+    table = store.tables()[pipeline]
+    _mark(ax, table, counts_of(store, result)(table["position"], table["score"]), float(result["threshold"]), extent)
     text = f"{spot['count']} in {spot['tissue_mm2']:.2f} mm² of tissue, {spot['per_mm2']:.1f}/mm² (95 % {spot['low']:.1f}–{spot['high']:.1f})"
     ax.set_title(f"{store.slide_id}: {text}", fontsize=10)
     return ax
@@ -168,16 +170,16 @@ def _from_slide(slide: Slide, wanted: tuple[float, ...]) -> tuple[np.ndarray, tu
     return rgb, (box.x, box.x1, box.y1, box.y)
 
 
-def _mark(ax: Axes, table: Mapping[str, Any], threshold: np.float32, extent: tuple[float, float, float, float]) -> None:
+def _mark(ax: Axes, table: Mapping[str, Any], counts: np.ndarray, threshold: float, extent: tuple[float, float, float, float]) -> None:
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
 
     position, score = table["position"], table["score"]
     inside = (position >= (extent[0], extent[3])).all(1) & (position < (extent[1], extent[2])).all(1)
-    counted = inside & (score >= threshold)
+    counted = inside & counts
     low = inside & ~counted
     ax.scatter(position[low, 0], position[low, 1], s=60, facecolors="none", edgecolors="black", linestyles="dotted", linewidths=1)
-    colour = ScalarMappable(Normalize(float(threshold), 1), "cividis")
+    colour = ScalarMappable(Normalize(threshold, 1), "cividis")
     ax.scatter(position[counted, 0], position[counted, 1], s=90, facecolors="none", edgecolors="black", linewidths=3.6)
     ax.scatter(position[counted, 0], position[counted, 1], s=90, facecolors="none", edgecolors=colour.to_rgba(score[counted]), linewidths=1.8)
     ax.figure.colorbar(colour, ax=ax, shrink=0.7, label="score of a counted detection")

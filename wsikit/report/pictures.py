@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 from shapely import get_coordinates
 
+from wsikit.aggregate.searched import counts_of
 from wsikit.overlay.grad_cam import over
 from wsikit.overlay.picture import one_class, window
 from wsikit.overlay.shapes import hotspot_outlines
@@ -54,7 +55,7 @@ def hotspot_picture(store: SlideStore, name: str, result: Mapping[str, Any]) -> 
     for part in hotspot_outlines(h):
         draw.line([(x, y) for x, y in ((get_coordinates(part) - (left, top)) * scale).tolist()], fill=(230, 159, 0), width=3, joint="curve")
     table = store.tables()[name]
-    counted = table["position"][table["score"] >= np.float32(result["threshold"])]
+    counted = table["position"][counts_of(store, result)(table["position"], table["score"])]
     ring = np.maximum(_RING_UM / np.array(store.mpp) * scale, 7)
     for centre in (counted - (left, top)) * scale:
         for grow, colour in ((1, (255, 255, 255)), (0, (0, 0, 0))):

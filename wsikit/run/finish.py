@@ -182,7 +182,7 @@ def _write_columns(path: Path, store: SlideStore, stage: Stage, card: Card, ref:
     for folder in (table, overlay):
         shutil.rmtree(folder, ignore_errors=True)
     if card.task == "detect":
-        columns, (heat, place), attributes["blurred_detections"] = _detections(store, card, stage.grid, dropped, columns)
+        columns, (heat, place), attributes["blurred_detections"] = _detections(store, card, dropped, columns)
         channels = [f"{card.classes[0]} per mm2"]
     elif card.segmentation is not None:
         columns |= tile_columns(stage)
@@ -253,12 +253,12 @@ def _no_columns(card: Card) -> dict[str, np.ndarray]:
 
 
 def _detections(
-    store: SlideStore, card: Card, grid: TileGrid, dropped: np.ndarray, columns: dict[str, np.ndarray]
+    store: SlideStore, card: Card, dropped: np.ndarray, columns: dict[str, np.ndarray]
 ) -> tuple[dict[str, np.ndarray], tuple[np.ndarray, Placement], int]:
     """Detections on tissue that is not blurred, merged across tiles and blocks; the density map of those that count; and how many lay where it is blurred."""
     assert card.detection is not None
     downsample, threshold, radius_um = Raster.from_json(store.attributes["survey"]["raster"]).downsample, card.detection.threshold, card.detection.merge_um
-    ground = without_flaws(store, grid, dropped)
+    ground = without_flaws(store, card.pipeline, dropped)
     lost = on_mask(columns["position"], ground.blurred, downsample) & (columns["score"] >= np.float32(threshold))
     n_lost = len(merge(columns["position"][lost], columns["score"][lost], store.mpp, radius_um))
     columns = {k: v[on_mask(columns["position"], ground.tissue, downsample)] for k, v in columns.items()}

@@ -13,6 +13,7 @@ import numpy as np
 from napari.utils import Colormap
 from shapely import get_coordinates
 
+from wsikit.aggregate.searched import counts_of
 from wsikit.colour import KEEP
 from wsikit.geometry import Level, Region, Size
 from wsikit.overlay.heat import TITLE, explained
@@ -181,7 +182,7 @@ def _detections(store: SlideStore, name: str, answer: dict[str, Any]) -> Iterabl
     table = store.tables()[name]
     score, at = table["score"], to_world(table["position"], store.mpp)
     status = answer.get("status")
-    counted = score >= answer.get("threshold", 0.5)
+    counted = counts_of(store, {"threshold": 0.5} | answer)(table["position"], score)
     ring: dict[str, Any] = {"units": UNITS, "symbol": "disc", "face_color": "transparent", "border_width": 0.12, "size": RING_UM, "canvas_size_limits": RING_PX}
     suffix = "" if status == "ok" else f" ({status})"
     yield at[~counted], {"name": f"{name} below threshold{suffix}", "border_color": BELOW, "visible": False, **ring}, "points"
