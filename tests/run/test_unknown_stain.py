@@ -23,3 +23,14 @@ def test_a_slide_whose_stain_is_unknown_gets_no_answer(tmp_path: Path) -> None:
         assert "stain cannot be measured" in answer["reason"]
         assert "probability" not in answer
         assert "count" not in answer
+
+
+def test_a_call_that_is_withheld_anyway_has_no_probabilities_either(tmp_path: Path) -> None:
+    """They would go into those of the patient."""
+    rgb, _ = make_phantom(Spec(5, "SS", 640, 640))
+    density = -np.log((rgb.mean(-1, keepdims=True) + 1) / 256)
+    write_pyramid(tmp_path / "pink.tif", (255 * np.exp(-density * [0.5, 1.6, 0.9])).astype(np.uint8), 0.5)
+    answer = wk.score([tmp_path / "pink.tif"], tmp_path / "out", ["sts-subtype"]).results["pink"]["pipelines"]["sts-subtype"]
+    assert "tiles of tissue were scored" in answer["reason"]
+    assert "stain cannot be measured" in answer["reason"]
+    assert "probability" not in answer

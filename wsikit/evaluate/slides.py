@@ -118,8 +118,8 @@ def _score_pictures(card: Card, folder: Path, items: Sequence[Labelled]) -> tupl
         mine = {k: v[owner == i] for k, v in columns.items()}
         result = call_slide(card, mine["probability"], mine.get("outlying"), mine.get("attention"))
         reason = outside_domain(card, is_phantom_slide=False)
-        if not reason and result["status"] == "ok":
-            reason = unknown_colours(card, fits[sources[i].whose].model_dump())
+        if not reason and (colours := unknown_colours(card, fits[sources[i].whose].model_dump())):
+            reason = "; ".join(filter(None, [result["reason"], colours]))
         if reason:
             result |= {"status": "abstained", "reason": reason, "call": "", "probability": {}}
         found.append(Scored(items[i], items[i].path.stem, result, lambda mine=mine: mine))  # type: ignore[misc]

@@ -292,8 +292,9 @@ def _pipeline_result(store: SlideStore, card: Card, job: Job, stage: Stage | Non
     if within is not None:
         reason = reason or within.reason
         result["within"] = within.to_json()
-    if not reason and result["status"] == "ok":
-        reason = unknown_colours(card, stain_of(store.attributes, card))
+    if not reason and (result["status"] == "ok" or result.get("probability")):  # probabilities of a call that is withheld still go into the patient's
+        colours = unknown_colours(card, stain_of(store.attributes, card))
+        reason = "; ".join(filter(None, [result["reason"], colours])) if colours else ""
     enlarged = {"enlarged": times} if (times := stage.grid.raster.enlarged) else {}
     return _withheld(result, reason) | enlarged | {"model": model}
 
