@@ -2,26 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
+from wsikit.aggregate.calls import call_slide
+from wsikit.aggregate.doubt import tempered
 from wsikit.aggregate.occlusion import contributions
-from wsikit.aggregate.survival import load_risk, predict_risk
-from wsikit.models import find_model
+from wsikit.aggregate.survival import CoxRisk, load_risk, predict_risk
+from wsikit.models import Card, find_model, read_card
+from wsikit.models._card import Calibration
 from wsikit.run import Run
 
+CARDS = {name: read_card(find_model(f"phantom-{name}")) for name in ("sts-subtype", "mitosis")}
 
-def test_cells_are_taken_out_one_by_one(scored: Run) -> None:
+
+@pytest.mark.parametrize("temperature", [1.0, 3.0])
+def test_cells_are_taken_out_one_by_one(scored: Run, temperature: float) -> None:
+    """Also of a calibrated model, whose probabilities are at its temperature."""
     store, model = scored.store("lms"), load_risk(find_model("phantom-survival"))
+    card = CARDS["sts-subtype"].model_copy(update={"calibration": Calibration(origin="a test", patients=1, slides=1, temperature=temperature)})
+    called = call_slide(card, store.tables()["sts-subtype"]["probability"])
     results = store.result["pipelines"]
-    risk = results["survival"]
-    found = contributions(model, store, results, risk["features"])
+    results |= {"sts-subtype": results["sts-subtype"] | called}
+    risk = predict_risk(model, results, store.attributes["survey"]["tissue_mm2"])
+    found = contributions(model, store, results, risk["features"], CARDS | {"sts-subtype": card})
     assert found is not None
     whole, tissue = risk["risk"], store.attributes["survey"]["tissue_mm2"]
     tiles, mitoses = store.tables()["sts-subtype"], store.tables()["mitosis"]
     centres = tiles["origin"] + tiles["size"] / 2
     counted = mitoses["position"][mitoses["score"] >= np.float32(results["mitosis"]["threshold"])]
-    ups = tiles["probability"][:, tiles.attributes["classes"].index("UPS")].astype(float)
+    ups = tempered(tiles["probability"], temperature)[:, tiles.attributes["classes"].index("UPS")]
     area = store.tissue() == 1
     step = np.array(store.attributes["survey"]["raster"]["downsample"])
     y, x = np.nonzero(area)
@@ -36,7 +48,9 @@ def test_cells_are_taken_out_one_by_one(scored: Run) -> None:
         without = predict_risk(model, changed, left_mm2)
         assert without["status"] == "ok"
         assert found.values[row, column] == pytest.approx(whole - without["risk"], abs=0.01), "the edges of cells cut pixels of the mask"
-    heat = store.overlay("survival")
+    if temperature != 1:
+        return
+    heat, risk = store.overlay("survival"), store.result["pipelines"]["survival"]
     assert heat.channels == ("raises the risk", "lowers the risk")
     assert np.nanmax(heat.values) == pytest.approx(1.0)
     assert np.nanmin(heat.values) == 0
@@ -45,10 +59,19 @@ def test_cells_are_taken_out_one_by_one(scored: Run) -> None:
     assert values == pytest.approx(found.values / np.nanmax(np.abs(found.values)), abs=1e-3, nan_ok=True)
 
 
+def test_features_that_lie_in_no_cell_are_left_as_they_are(scored: Run, make_card: Callable[..., Card]) -> None:
+    store, spec = scored.store("lms"), {"endpoint": "OS", "models": {}, "cutoff": 0.0, "cutoff_origin": "a test"}
+    card = make_card(pipeline="survival", task="risk", classes=[], risk=spec | {"features": ["quality.fold", "tissue_mm2"]})
+    model, fold = CoxRisk(card, np.array([1.0, 0.5]), *(np.ones(2),) * 2, *(np.ones(1),) * 2), {"quality.fold": 0.25}
+    one = contributions(model, store, store.result["pipelines"], fold | {"tissue_mm2": store.attributes["survey"]["tissue_mm2"]}, CARDS)
+    assert one is not None
+    assert np.nansum(one.values) == pytest.approx(0.5 * store.attributes["survey"]["tissue_mm2"], rel=1e-3), "each cell adds its tissue, and nothing else"
+
+
 def test_where_the_mitoses_are_the_risk_is_raised(scored: Run) -> None:
     store, model = scored.store("lms"), load_risk(find_model("phantom-survival"))
     results = store.result["pipelines"]
-    found = contributions(model, store, results, results["survival"]["features"])
+    found = contributions(model, store, results, results["survival"]["features"], CARDS)
     assert found is not None
     mitoses = store.tables()["mitosis"]
     counted = mitoses["position"][mitoses["score"] >= np.float32(results["mitosis"]["threshold"])]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Callable
@@ -15,6 +16,7 @@ import torch
 from lifelines import CoxPHFitter
 from lifelines.datasets import load_rossi
 
+from wsikit.aggregate.counting import Counting, counting_behind
 from wsikit.aggregate.features import Inputs, read_inputs, together
 from wsikit.aggregate.survival import CoxRisk, features_of, load_risk, model_inputs, predict_risk
 from wsikit.errors import CardError, WeightsMismatchError
@@ -136,7 +138,6 @@ def test_coefficients_that_are_not_the_cards_are_refused(tmp_path: Path, tensors
 
 
 def test_other_files_and_other_cards_are_refused(tmp_path: Path) -> None:
-    import hashlib
     import pickle
 
     folder = write(tmp_path)
@@ -164,6 +165,30 @@ def test_a_model_for_one_class_says_nothing_of_others(model: CoxRisk) -> None:
     assert (called["B"]["status"], called["B"]["risk"]) == ("abstained", None)
     assert called["B"]["reason"] == "not applicable: it is for A only, and sts-subtype calls B"
     assert called[""]["reason"] == "not applicable: it is for A only, and sts-subtype makes no call (too few tiles)"
+
+
+def test_answers_counted_otherwise_than_the_training_patients_are_refused(model: CoxRisk) -> None:
+    def risk_of(features: list[str], counting: Counting, trained: Counting | None = None) -> dict[str, Any]:
+        spec = model.spec.model_copy(update={"features": features, "counting": counting_behind(features, trained or Counting())})
+        one = CoxRisk(model.card.model_copy(update={"risk": spec}), *(m[: len(features)] for m in (model.beta, model.mean, model.sd)), *(np.ones(1),) * 2)
+        return predict_risk(one, answers(25, 2), 1.0, None, None, counting)
+
+    dense, small = ["sts-subtype.p_A", "mitosis.hotspot_per_mm2"], Counting(area_mm2=0.5)
+    refused = risk_of(dense, small)
+    assert (refused["status"], refused["risk"]) == ("refused", None)
+    assert "trained on answers counted with: as the models say; these are counted with: area_mm2 0.5" in refused["reason"]
+    assert risk_of(dense, Counting(), small)["status"] == "refused"
+    assert risk_of(dense, small, small)["status"] == risk_of(["mitosis.per_mm2"], small)["status"] == "ok"
+    assert risk_of(["mitosis.per_mm2"], Counting(within="tumour"))["status"] == "refused"
+    assert risk_of(["tissue_mm2"], Counting(within="tumour", grading=("fnclcc",)))["status"] == "ok"
+
+
+def test_a_card_without_the_field_keeps_its_digest(make_card: Callable[..., Card]) -> None:
+    card = make_card(pipeline="survival", task="risk", classes=[], risk=RISK)
+    said = card.model_dump(mode="json", exclude={"source", "training", "segmentation", "calibration"})
+    del said["risk"]["counting"]
+    assert card.digest == hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+    assert make_card(pipeline="survival", task="risk", classes=[], risk=RISK | {"counting": {"within": "tumour"}}).digest != card.digest
 
 
 def test_slides_of_a_patient_are_put_together_as_if_they_were_one() -> None:

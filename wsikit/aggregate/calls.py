@@ -55,17 +55,19 @@ def bag_probability(probability: np.ndarray, attention: np.ndarray) -> np.ndarra
     [0.9, 0.1]
     """
     # softmax leaves a constant per tile out of its logits, which weights that sum to 1 keep a constant
-    logits = _weights(attention) @ _log(probability)
+    logits = attention_weights(attention) @ log_probability(probability)
     p = np.exp(logits - logits.max())
     return np.asarray(p / p.sum())
 
 
-def _weights(attention: np.ndarray) -> np.ndarray:
+def attention_weights(attention: np.ndarray) -> np.ndarray:
+    """How much each tile counts: float64 (N,) of sum 1, from logits (N,)."""
     a = np.exp(attention.astype(np.float64) - attention.max())
     return np.asarray(a / a.sum())
 
 
-def _log(probability: np.ndarray) -> np.ndarray:
+def log_probability(probability: np.ndarray) -> np.ndarray:
+    """Logits up to a constant for each tile: float64 (N, K)."""
     return np.log(np.maximum(probability.astype(np.float64), 1e-30))
 
 
@@ -87,8 +89,8 @@ def telling_tiles(
     k = card.classes.index(name)
     p = speaks = probability[:, k]
     if attention is not None:
-        logits = _log(probability)
-        speaks = _weights(attention) * (logits[:, k] - logits.mean(1))
+        logits = log_probability(probability)
+        speaks = attention_weights(attention) * (logits[:, k] - logits.mean(1))
     order = np.argsort(-speaks, kind="stable")
 
     def told(rows: np.ndarray) -> list[list[float]]:

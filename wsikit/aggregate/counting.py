@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from wsikit.aggregate.features import is_measured
 from wsikit.aggregate.grading import PRESETS, grade
 from wsikit.aggregate.hotspot import Ground, Hotspot, Pair, Shape, Window, expected_maximum
 from wsikit.aggregate.rates import DetectorError, corrected_rate, poisson_interval
@@ -46,6 +47,21 @@ class Counting(BaseModel):
         if self.field_mm is not None:
             return Window.of_fields(self.field_mm, self.fields, self.shape)
         return Window(self.area_mm2 or model_mm2, self.shape, self.fields)
+
+
+def counting_behind(names: Iterable[str], counting: Counting) -> dict[str, Any]:
+    """What of this choice the features of these names rest on, as plain values: nothing of what is as the models say.
+
+    >>> counting_behind(["mitosis.hotspot_per_mm2", "age"], Counting(area_mm2=1.0, grading=("fnclcc",)))
+    {'area_mm2': 1.0}
+    >>> counting_behind(["mitosis.per_mm2"], Counting(area_mm2=1.0))
+    {}
+    """
+    wanted = set[str]()
+    for name in names:
+        if "." in name and not is_measured(name):
+            wanted |= {"within"} | ({"area_mm2", "shape", "field_mm", "fields"} if name.endswith(".hotspot_per_mm2") else set())
+    return {k: v for k, v in counting.model_dump(mode="json", exclude_defaults=True).items() if k in wanted}
 
 
 _TYPED = {"area_mm2": "--hotspot-area", "shape": "--hotspot-shape", "field_mm": "--field-diameter", "fields": "--fields", "grading": "--grading"}

@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from wsikit.aggregate.calls import attention_weights, log_probability
+from wsikit.aggregate.doubt import tempered
 from wsikit.aggregate.searched import searched
 from wsikit.aggregate.survival import CoxRisk, model_inputs
 from wsikit.grid import bilinear, on_mask, summed_area
-from wsikit.models._card import SIGNATURE
+from wsikit.models._card import SIGNATURE, Card
 from wsikit.models._risk import networks_of
 from wsikit.store import SlideStore
 from wsikit.survival.forward import attention, mlp
@@ -30,7 +32,9 @@ class Contributions:
     cell: tuple[float, float]
 
 
-def contributions(model: CoxRisk, store: SlideStore, results: Mapping[str, Mapping[str, Any]], found: Mapping[str, float]) -> Contributions | None:
+def contributions(
+    model: CoxRisk, store: SlideStore, results: Mapping[str, Mapping[str, Any]], found: Mapping[str, float], cards: Mapping[str, Card]
+) -> Contributions | None:
     """Take out each cell's tiles, mitoses and tissue; None when the model sees nothing that lies in cells.
 
     Means over tiles (class probabilities, deep features, attention), mitoses per mm² and tissue area are computed again without the cell; all other
@@ -40,12 +44,13 @@ def contributions(model: CoxRisk, store: SlideStore, results: Mapping[str, Mappi
     ----------
     results : the pipelines' results of the slide
     found : the values of the model's features, in ``survival``'s result
+    cards : of the pipelines: class probabilities are put together as for their calls
     """
     spec = model.spec
     names = [*spec.features, *(spec.signature.inputs if spec.signature else [])]
     tiles = spec.signature.pipeline if spec.signature else ""
     owners = {n.split(".", 1)[0] for n in names if "." in n} | ({tiles} if tiles else set())
-    tables = {n: t for n, t in store.tables().items() if n in owners}
+    tables = {n: t for n, t in store.tables().items() if n in owners & cards.keys()}
     if not tables and "tissue_mm2" not in names:
         return None
     cell = _cell(store, tables)
@@ -59,12 +64,11 @@ def contributions(model: CoxRisk, store: SlideStore, results: Mapping[str, Mappi
             without[f"{owner}.per_mm2"] = _rate_without(store, owner, results[owner], table, cell, area.shape)
             continue
         centres = table["origin"] + table["size"] / 2
-        columns = {f"{owner}.p_{c}": table["probability"][:, i] for i, c in enumerate(table.attributes["classes"])}
-        columns |= {n: table["feature"][:, int(n.rsplit(".f", 1)[1])] for n in names if n.startswith(f"{owner}.f")}
-        values = np.stack(list(columns.values()), 1).astype(np.float64)
-        inside, n = _sums(centres, values, cell, area.shape), _sums(centres, np.ones((len(centres), 1)), cell, area.shape)
-        left = np.maximum(len(centres) - n, 1)
-        without |= {name: ((values[:, i].sum() - inside[..., i]) / left[..., 0]) for i, name in enumerate(columns)}
+        without |= _probability_without(store, owner, results[owner], table, cards[owner], cell, area.shape)
+        columns = {n: table["feature"][:, int(n.rsplit(".f", 1)[1])] for n in names if n.startswith(f"{owner}.f")}
+        if columns:
+            means = _means_without(centres, np.stack(list(columns.values()), 1).astype(np.float64), np.ones(len(centres)), cell, area.shape)
+            without |= {name: means[..., i] for i, name in enumerate(columns)}
         if owner == tiles:
             without[SIGNATURE] = _attention_without(model, table["feature"], centres, cell, area.shape)
     changed = _risks(model, {k: np.where(touched, v, found.get(k, 0.0)) for k, v in without.items()}, found, area.shape)
@@ -87,6 +91,33 @@ def _sums(at: np.ndarray, values: np.ndarray, cell: tuple[float, float], shape: 
         index = np.floor(at / np.array(cell)).astype(int)
         np.add.at(out, (index[:, 1].clip(0, shape[0] - 1), index[:, 0].clip(0, shape[1] - 1)), values)
     return out
+
+
+def _means_without(at: np.ndarray, values: np.ndarray, weight: np.ndarray, cell: tuple[float, float], shape: tuple[int, ...]) -> np.ndarray:
+    """Weighted means of values (N, K) of points without each cell's, 0 where a cell holds all: float64 (rows, columns, K)."""
+    weighted = values * weight[:, None]
+    inside, n = _sums(at, weighted, cell, shape), _sums(at, weight[:, None], cell, shape)
+    left = weight.sum() - n
+    return np.where(left > 1e-9, (weighted.sum(0) - inside) / np.maximum(left, 1e-9), 0.0)
+
+
+def _probability_without(
+    store: SlideStore, owner: str, result: Mapping[str, Any], table: Mapping[str, np.ndarray], card: Card, cell: tuple[float, float], shape: tuple[int, ...]
+) -> dict[str, np.ndarray]:
+    """A slide's class probabilities without each cell, by feature: of the tiles in its region, and at the model's temperature, as for its call."""
+    p, at = table["probability"], table["origin"] + table["size"] / 2
+    kept = np.ones(len(p), bool)
+    if "within" in result and (region := store.region(result["within"]["region"])) is not None:
+        kept = on_mask(at, region, tuple(store.attributes["survey"]["raster"]["downsample"]))
+    p, at, k = p[kept], at[kept], p.shape[1]
+    temperature = card.calibration.temperature if card.calibration else 1.0
+    if "attention" in table and len(p):
+        left = _means_without(at, log_probability(p), attention_weights(table["attention"][kept]), cell, shape).reshape(-1, k)
+        left = np.exp(left - left.max(1, keepdims=True))
+        mean = tempered(left / left.sum(1, keepdims=True), temperature).reshape(*shape, k)
+    else:
+        mean = _means_without(at, tempered(p, temperature), np.ones(len(p)), cell, shape)
+    return {f"{owner}.p_{c}": mean[..., i] for i, c in enumerate(card.classes)}
 
 
 def _rate_without(

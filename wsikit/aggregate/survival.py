@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from wsikit.aggregate.counting import Counting, counting_behind
 from wsikit.aggregate.features import Inputs, is_measured, measured
 from wsikit.errors import CardError
 from wsikit.models._card import SIGNATURE, Card, Risk, read_card
@@ -124,7 +125,12 @@ def model_inputs(features: Mapping[str, float], names: list[str], log1p: list[st
 
 
 def predict_risk(
-    model: CoxRisk, pipelines: Mapping[str, Mapping[str, Any]], tissue_mm2: float, inputs: Inputs | None = None, facts: Mapping[str, str] | None = None
+    model: CoxRisk,
+    pipelines: Mapping[str, Mapping[str, Any]],
+    tissue_mm2: float,
+    inputs: Inputs | None = None,
+    facts: Mapping[str, str] | None = None,
+    counting: Counting | None = None,
 ) -> dict[str, Any]:
     """Risk, group and survival at the card's horizons, or why there is none.
 
@@ -133,9 +139,10 @@ def predict_risk(
     pipelines : results with their ``model.digest``: a survival model is refused on the results of another model than those it was trained on
     inputs : what was measured on tiles, where the model needs it
     facts : clinical columns of the case, as the CSV has them
+    counting : how these results were counted; as the models say by default. Another window or region than the training patients' is refused
     """
     spec = model.spec
-    if withheld := _refused(spec, pipelines) or _not_meant(spec, pipelines):
+    if withheld := _refused(spec, pipelines) or _counted_otherwise(spec, counting or Counting()) or _not_meant(spec, pipelines):
         return withheld
     given = inputs or Inputs()
     found = features_of(pipelines, tissue_mm2) | dict(given.features)
@@ -236,6 +243,16 @@ def _refused(spec: Risk, pipelines: Mapping[str, Mapping[str, Any]]) -> dict[str
         if result["status"] == "refused":
             return _none("refused", f"pipeline '{name}' was refused: {result['reason']}")
     return None
+
+
+def _counted_otherwise(spec: Risk, counting: Counting) -> dict[str, Any] | None:
+    """A density in a smaller window is higher, and probabilities inside a tumour are not those of all tissue: coefficients are of the one or the other."""
+    names = [*spec.features, *(spec.signature.inputs if spec.signature else []), *([f"{spec.condition.pipeline}.call"] if spec.condition else [])]
+    here = counting_behind(names, counting)
+    if here == spec.counting:
+        return None
+    there, found = (", ".join(f"{k} {v}" for k, v in said.items()) or "as the models say" for said in (spec.counting, here))
+    return _none("refused", f"it was trained on answers counted with: {there}; these are counted with: {found}. Count as it was trained (wsikit aggregate)")
 
 
 def _not_meant(spec: Risk, pipelines: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | None:

@@ -8,12 +8,16 @@ from typing import Any
 
 import numpy as np
 
+from wsikit.aggregate.features import together
 from wsikit.aggregate.survival import CoxRisk, load_risk, predict_risk
 from wsikit.errors import LabelsError, UsageError
 from wsikit.metrics import concordance_index
+from wsikit.run.inputs import tile_inputs
 from wsikit.run.job import Job, read_run
-from wsikit.run.patients import patient_inputs, patient_pipelines
+from wsikit.run.patients import patient_pipelines
+from wsikit.run.prepare import store_path
 from wsikit.run.results import read_results
+from wsikit.store import SlideStore
 from wsikit.survival.follow_up import FollowUp, check_follow_up, join_patients, read_follow_up
 from wsikit.survival.groups import separation
 from wsikit.survival.logistic import ASKED_AT
@@ -45,9 +49,10 @@ def evaluate_survival(folder: Path, labels: Path, run: Path | None, draws: int =
     rows = read_table(labels, ["patient"])
     yes_no = model.spec.outcome == "yes-no"
     follow, text = read_outcome(labels, rows, model.spec.endpoint) if yes_no else read_follow_up(labels, rows, _endpoint(model, rows))
-    found: Results = _run_results(run) if run is not None else {p: ({}, 0.0, None) for p in follow.patient.tolist()}
+    counting = None if run is None else _job(run).counting
+    found: Results = _run_results(run, model) if run is not None else {p: ({}, 0.0, None) for p in follow.patient.tolist()}
     joined = join_patients(labels=follow.patient.tolist(), run=list(found))
-    answers = {p: predict_risk(model, *found[p], {str(k): str(v) for k, v in text.loc[p].items()}) for p in joined.patients}
+    answers = {p: predict_risk(model, *found[p], {str(k): str(v) for k, v in text.loc[p].items()}, counting) for p in joined.patients}
     usable = [p for p in joined.patients if answers[p]["status"] == "ok"]
     facts: dict[str, Any] = {"endpoint": model.spec.endpoint, "patients": len(usable), "notes": joined.sentences()}
     facts["without a risk"] = dict(Counter(a["reason"] for a in answers.values() if a["status"] != "ok"))
@@ -74,14 +79,22 @@ def _not_clinical(model: CoxRisk) -> list[str]:
     return [n for n in names if n.split("=", 1)[0].removesuffix(" missing") not in known]
 
 
-def _run_results(run: Path) -> Results:
-    """Of each patient of a run: results of its pipelines, tissue in mm², and what was measured on tiles."""
-    job = Job.model_validate(read_run(run)["job"])
+def _job(run: Path) -> Job:
+    return Job.model_validate(read_run(run)["job"])
+
+
+def _run_results(run: Path, model: CoxRisk) -> Results:
+    """Of each patient of a run: results of its pipelines, tissue in mm², and what this model needs of the tiles.
+
+    That is measured here: what the run's results hold was measured for the run's own survival model, by that one's networks.
+    """
+    job = _job(run)
     results, cards, out = read_results(run, job), job.cards(), Results()
     for patient in dict.fromkeys(c.patient for c in job.slides if c.patient):
         slides = [results[c.slide_id] for c in job.slides if c.patient == patient and results.get(c.slide_id, {}).get("status") == "ok"]
         if slides:
-            out[patient] = (patient_pipelines(job, slides, cards), sum(s["tissue_mm2"] for s in slides), patient_inputs(slides))
+            inputs = [i for s in slides if (i := tile_inputs(SlideStore(store_path(run, s["slide_id"])), model, cards)) is not None]
+            out[patient] = (patient_pipelines(job, slides, cards), sum(s["tissue_mm2"] for s in slides), together(inputs) if inputs else None)
     return out
 
 

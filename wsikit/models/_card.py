@@ -103,6 +103,7 @@ class Risk(_Part):
     condition : without it, the model is for every slide
     signature : networks whose mean score is the feature ``signature``
     upper_cutoff : between the intermediate and the high group, where there are three
+    counting : how the training patients' answers were counted, where not as the models say (`wsikit.aggregate.counting.counting_behind`)
     """
 
     endpoint: str
@@ -118,6 +119,7 @@ class Risk(_Part):
     upper_cutoff: float | None = None
     cutoff_origin: str
     horizons_months: list[float] = [24.0, 60.0]
+    counting: dict[str, Any] = {}
 
     @model_validator(mode="after")
     def _consistent(self) -> Risk:
@@ -276,6 +278,8 @@ class Card(_Part):
     def digest(self) -> str:
         """SHA-256 of the card, and so of the weights it names: what makes two models the same."""
         said = self.model_dump(mode="json", exclude={name for name in _LATER if getattr(self, name) == Card.model_fields[name].default})
+        if self.risk is not None and not self.risk.counting:
+            del said["risk"]["counting"]  # younger than survival models that are about
         return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 

@@ -215,7 +215,7 @@ class Review:
             return {k: v for k, v in self.results[RISK_PIPELINE].items() if k != "model"}
         answers = {n: self.answer(n) | {"model": r["model"]} for n, r in self.results.items() if n != RISK_PIPELINE}
         tissue = max(0.0, self._model_tissue_mm2 + self.tissue_change_mm2)
-        how: dict[str, Any] = {"edited": self.edited, "phantom": self.store.attributes["slide"]["phantom"]}
+        how: dict[str, Any] = {"edited": self.edited, "phantom": self.store.attributes["slide"]["phantom"], "counting": self.counting}
         return risk_again(self.risk, answers, tissue, self.inputs, self.facts, **how)
 
     def _classifies(self, pipeline: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from wsikit.aggregate.counting import Counting
 from wsikit.aggregate.doubt import outside_domain
 from wsikit.aggregate.features import Inputs
 from wsikit.aggregate.survival import CoxRisk, predict_risk
@@ -36,6 +37,7 @@ def risk_again(
     *,
     edited: bool,
     phantom: bool,
+    counting: Counting | None = None,
 ) -> dict[str, Any]:
     """The risk by the model's own rules from answers as reviewed, each with its ``model``; or why there is none.
 
@@ -44,7 +46,7 @@ def risk_again(
     """
     if reason := outside_domain(model.card, phantom) or _no_longer(model.spec, answers, edited):
         return {"status": "abstained", "reason": reason, "risk": None, "group": ""}
-    return predict_risk(model, answers, tissue_mm2, inputs, facts)
+    return predict_risk(model, answers, tissue_mm2, inputs, facts, counting)
 
 
 def _features(spec: Risk) -> list[str]:

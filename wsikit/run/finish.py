@@ -24,7 +24,7 @@ from wsikit.aggregate.outlier import mark_tiles
 from wsikit.aggregate.rates import detector_error
 from wsikit.aggregate.region import Within, describe_region, mosaic, region_mask
 from wsikit.aggregate.searched import searched, without_flaws
-from wsikit.aggregate.survival import CoxRisk, needed_inputs, predict_risk
+from wsikit.aggregate.survival import CoxRisk, predict_risk
 from wsikit.clock import Clock, timed
 from wsikit.export.geojson import COLOURS, write_geojson
 from wsikit.grid import Raster, TileGrid, on_mask
@@ -34,6 +34,7 @@ from wsikit.overlay.picture import write_overview
 from wsikit.review import Review
 from wsikit.run import damaged
 from wsikit.run.explain import explanation, write_explained
+from wsikit.run.inputs import tile_inputs
 from wsikit.run.job import Job, ModelRef, load_job
 from wsikit.run.labels import LABELS_OF_STORE, write_region
 from wsikit.run.ledger import commit_slide, finished_stages, written_parts
@@ -114,7 +115,7 @@ def aggregate_slide(run_dir: str, run_key: str, slide_id: str) -> None:
     shutil.rmtree(path / "overlays" / RISK_PIPELINE, ignore_errors=True)
     facts, risk, inputs = job.case(slide_id).extra, job.risk(), None
     if risk is not None:
-        results[RISK_PIPELINE], inputs = _risk_result(store, risk, job.models[RISK_PIPELINE], results, facts)
+        results[RISK_PIPELINE], inputs = _risk_result(store, risk, job, results, facts)
         more = {} if inputs is None else {SURVIVAL_INPUTS: inputs.to_json()}
     reviewed = Review(store, job.cards(), results=results, counting=job.counting, facts=facts, risk=risk, inputs=inputs).summary()
     more |= {} if reviewed is None else {REVIEW: reviewed}
@@ -342,13 +343,14 @@ def _count(store: SlideStore, card: Card, table: Table, job: Job, within: Within
     return answer | {"left_out": {"blurred_mm2": round(float(dull.sum()) * math.prod(raster.mpp) / 1e6, 6)} | left_out}
 
 
-def _risk_result(store: SlideStore, model: CoxRisk, ref: ModelRef, results: dict[str, Any], facts: Mapping[str, str]) -> tuple[dict[str, Any], Inputs | None]:
+def _risk_result(store: SlideStore, model: CoxRisk, job: Job, results: dict[str, Any], facts: Mapping[str, str]) -> tuple[dict[str, Any], Inputs | None]:
     """The slide's risk, and what was measured on its tiles for that, if anything was."""
+    ref, cards = job.models[RISK_PIPELINE], job.cards()
     withheld = outside_domain(model.card, store.attributes["slide"]["phantom"])
     about = {"model": {"name": ref.name, "digest": ref.digest, "trained_on": model.card.trained_on.domain} | model.card.terms}
-    inputs = needed_inputs(model, store)
-    result = _withheld(predict_risk(model, results, store.attributes["survey"]["tissue_mm2"], inputs, facts), withheld)
-    if result["status"] == "ok" and (parts := contributions(model, store, results, result["features"])) is not None:
+    inputs = tile_inputs(store, model, cards)
+    result = _withheld(predict_risk(model, results, store.attributes["survey"]["tissue_mm2"], inputs, facts, job.counting), withheld)
+    if result["status"] == "ok" and (parts := contributions(model, store, results, result["features"], cards)) is not None:
         result["occlusion"] = _write_contributions(store, parts)
     return result | about, inputs
 

@@ -53,7 +53,7 @@ def patient_pipelines(job: Job, slides: Sequence[Mapping[str, Any]], cards: Mapp
         phantom = all(s["slide"]["phantom"] for s in slides)
         withheld = outside_domain(model.card, phantom)
         tissue_mm2, inputs = sum(s["tissue_mm2"] for s in slides), patient_inputs(slides)
-        found[RISK_PIPELINE] = {"status": "abstained", "reason": withheld} if withheld else predict_risk(model, found, tissue_mm2, inputs, facts)
+        found[RISK_PIPELINE] = {"status": "abstained", "reason": withheld} if withheld else predict_risk(model, found, tissue_mm2, inputs, facts, job.counting)
     return found
 
 
@@ -76,6 +76,7 @@ def reviewed_patient(job: Job, slides: Sequence[Mapping[str, Any]], cards: Mappi
     risk = job.risk()
     if risk is not None and RISK_PIPELINE in touched:
         how: dict[str, Any] = {"edited": any(r.get("edited", True) for r in reviews), "phantom": all(s["slide"]["phantom"] for s in slides)}
+        how |= {"counting": job.counting}
         answers[RISK_PIPELINE] = risk_again(risk, answers, tissue, patient_inputs(slides), facts, **how)
     by = sorted({person for review in reviews for person in review["by"]})
     return Reviewed({name: a for name, a in answers.items() if name in touched}, tissue, len(reviews), by)

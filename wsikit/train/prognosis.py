@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from wsikit.aggregate.counting import counting_behind
 from wsikit.errors import LabelsError, UsageError
 from wsikit.metrics import Interval
 from wsikit.models._card import SIGNATURE, Card
@@ -241,6 +242,7 @@ def _fields(card_fields: dict[str, Any], study: Study, options: Options, model: 
         "condition": condition,
         "signature": signature,
         "horizons_months": list(options.horizons),
+        "counting": counting_behind([*names, *([f"{pipeline}.call"] if pipeline else [])], study.counting),
     }
     about = {**card_fields["trained_on"], "patients": len(study.patients), "slides": None}
     return {**card_fields, "architecture": {"name": options.method}, "trained_on": about, "risk": risk}

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from wsikit.aggregate.counting import Counting
 from wsikit.aggregate.features import all_names, bag, measured, together
 from wsikit.errors import LabelsError
 from wsikit.resolution import parse_number
@@ -34,6 +35,7 @@ class Study:
     image : names of the columns that come from slides
     clinical : those of the labels; ``elsewhere`` those of other tables
     models : digest of the model of each pipeline of the run; ``calls`` the class of each patient by pipeline, empty where it was withheld
+    counting : how the run counted mitoses
     notes : what was left out, in sentences; ``left_out`` how many patients
     """
 
@@ -45,6 +47,7 @@ class Study:
     calls: dict[str, dict[str, str]]
     notes: list[str] = field(default_factory=list)
     left_out: int = 0
+    counting: Counting = field(default_factory=Counting)
 
 
 def read_study(
@@ -91,7 +94,9 @@ def read_study(
     lists = {k: [str(c) for c in t.columns] for k, t in tables.items()}
     columns_of = (lists.get("image", []), lists["clinical"], lists.get("elsewhere", []))
     gone = len(set().union(*joined.missing.values()))
-    return Study(patients, *columns_of, *((found.models, found.calls()) if found else ({}, {})), joined.sentences(), gone)
+    return Study(
+        patients, *columns_of, *((found.models, found.calls()) if found else ({}, {})), joined.sentences(), gone, found.counting if found else Counting()
+    )
 
 
 def _joined(labels: Path, run: Path | None, names: dict[str, list[str]]) -> Joined:
@@ -154,7 +159,9 @@ class _RunFeatures:
         try:
             with (run / "patients.csv").open(newline="") as f:
                 rows = list(csv.DictReader(f))
-            self.models = {k: v["digest"] for k, v in json.loads((run / "run.json").read_text())["job"]["models"].items()}
+            job = json.loads((run / "run.json").read_text())["job"]
+            self.models = {k: v["digest"] for k, v in job["models"].items()}
+            self.counting = Counting.model_validate(job.get("counting", {}))
         except (OSError, ValueError, KeyError) as e:
             raise LabelsError(f"{run}: needs run.json and patients.csv of a run with a patient column ({e})") from e
         self.rows = {row["patient"].removeprefix("'"): row for row in rows}
