@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from wsikit.aggregate.counting import Counting
 from wsikit.aggregate.rates import poisson_interval
 from wsikit.errors import DamagedStoreError
 from wsikit.models import find_model, read_card
@@ -93,6 +94,23 @@ def test_a_patient_is_all_slides_together(job: Job, result: dict[str, Any], tmp_
     assert [float(row["mitosis.low"]), float(row["mitosis.high"])] == pytest.approx(poisson_interval(33, 3.0), abs=1e-6)
     assert float(row["mitosis.hotspot_per_mm2"]) == 410.25
     assert float(found["Q"]["mitosis.count"]) == result["pipelines"]["mitosis"]["count"]
+
+
+def test_a_crumb_of_tissue_is_not_a_patients_hotspot(job: Job, result: dict[str, Any], tmp_path: Path) -> None:
+    """Two figures in 0.05 mm² are 40 per mm², and would be a score of 3; on the same slide as the tumour such a place never comes first."""
+    spot = result["pipelines"]["mitosis"]["hotspot"]
+
+    def graded(count: float, score: str, *flags: str) -> dict[str, Any]:
+        return {"fnclcc": {"status": "ok", "score": score, "count_in_area": count, "flags": list(flags), "probability": {score: 0.9}}}
+
+    whole = {"hotspot": spot | {"count": 12, "per_mm2": 6.0, "flags": []}, "grading": graded(10.4, "2")}
+    crumb = {"hotspot": spot | {"count": 2, "per_mm2": 40.0, "flags": ["insufficient_area"]}, "grading": graded(69.4, "3", "insufficient_area", "rescaled")}
+    asked = job.model_copy(update={"counting": Counting(grading=("fnclcc",))})
+    for a, b in ((whole, crumb), (crumb, whole)):
+        write_results(tmp_path, asked, {"a": other(result, "a", **a), "b": other(result, "b", **b), "c": other(result, "c", **crumb), "d": other(result, "d")})
+        found = rows(tmp_path / "patients.csv")
+        assert [found["P"][f"mitosis.{k}"] for k in ("hotspot_per_mm2", "fnclcc_score", "fnclcc_count")] == ["6.0", "2", "10.4"]
+        assert [found["Q"][f"mitosis.{k}"] for k in ("hotspot_per_mm2", "fnclcc_score")] == ["40.0", "3"], "where there is nothing else, with its flags"
 
 
 def test_a_patient_with_a_failed_slide_says_so(job: Job, result: dict[str, Any], tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ FORMULAS: dict[str, tuple[str, str]] = {
     "<classifier>.doubt": ("1", "entropy of the mean probabilities over its maximum"),
     "<classifier>.f<number>": ("the network's", "mean of one of the network's features over the tissue tiles"),
     "mitosis.per_mm2": ("1/mm²", "mitoses at or above the model's threshold over the area of tissue"),
-    "mitosis.hotspot_per_mm2": ("1/mm²", "the same in the densest window; of a patient, of the densest slide"),
+    "mitosis.hotspot_per_mm2": ("1/mm²", "the same in the densest window; of a patient, of the densest slide with a whole window, where there is one"),
     "quality.<kind>": ("1", "share of the slide (folds: of its tissue) that is of this kind, see the quality stage"),
     **{f"pathomics.{name}": about for name, about in pathomics.FORMULAS.items()},
 }

@@ -123,13 +123,22 @@ def patient_inputs(slides: Sequence[Mapping[str, Any]]) -> Inputs | None:
 
 
 def _pooled(answers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Counts and areas of all slides together; the hotspot is that of the densest slide."""
+    """Counts and areas of all slides together; the hotspot, and each score, is that of the densest slide.
+
+    Slides with a whole window come first, as places do on one slide: two figures in a crumb of tissue are no density.
+    """
     count, area = sum(a["count"] for a in answers), sum(a["area_mm2"] for a in answers)
     low, high = poisson_interval(count, area)
-    densest = max(answers, key=lambda a: a["hotspot"]["per_mm2"])
+    densest = max((a["hotspot"] for a in answers), key=lambda h: (_is_whole(h), h["per_mm2"]))
     numbers = {"count": count, "area_mm2": area, "per_mm2": count / area, "low": low, "high": high}
-    found = {"status": "ok", "reason": "", **{k: round(v, 6) for k, v in numbers.items()}, "hotspot": densest["hotspot"]}
+    found = {"status": "ok", "reason": "", **{k: round(v, 6) for k, v in numbers.items()}, "hotspot": densest}
     found["left_out"] = {"blurred_mm2": round(sum(a.get("left_out", {}).get("blurred_mm2", 0.0) for a in answers), 6)}
     presets = {name for a in answers for name in a.get("grading", {})}
     graded = {name: [a["grading"][name] for a in answers if name in a.get("grading", {})] for name in sorted(presets)}
-    return found | ({"grading": {name: max(g, key=lambda one: one.get("count_in_area", -1.0)) for name, g in graded.items()}} if graded else {})
+    highest = {name: max(g, key=lambda one: (_is_whole(one), one.get("count_in_area", -1.0))) for name, g in graded.items()}
+    return found | ({"grading": highest} if graded else {})
+
+
+def _is_whole(found: Mapping[str, Any]) -> bool:
+    """Whether a window, or a score, is of as much tissue as was asked for."""
+    return found.get("status", "ok") == "ok" and not {"insufficient_area", "partial"} & set(found["flags"])
