@@ -25,7 +25,7 @@ hd = pytest.importorskip("highdicom")
 pydicom = pytest.importorskip("pydicom")
 wsidicom = pytest.importorskip("wsidicom")
 
-from wsikit.export.dicom import write_dicom  # noqa: E402
+from wsikit.export.dicom import EMPTY_ALLOWED, _heat_map, write_dicom  # noqa: E402
 from wsikit.testing.dicom import write_dicom as write_slide  # noqa: E402
 
 
@@ -133,6 +133,17 @@ def test_a_heat_map_lies_on_its_tiles(exported: Exported) -> None:
                 assert values[:, row, column] == pytest.approx(table["probability"][inside][0])
             else:
                 assert (values[:, row, column] == ds.FloatPixelPaddingValue).all()
+
+
+def test_a_heat_map_lies_on_the_picture_whatever_mpp_was_passed(exported: Exported, phantom: Any, tmp_path: Path) -> None:
+    """The header says 0.25 µm/px, and the slide was scored with 0.5 passed over that: viewers place the map by the header."""
+    write_slide(tmp_path / "slide", [tifffile.imread(phantom.path)], 0.25)
+    image = pydicom.dcmread(next((tmp_path / "slide").glob("level0*")), stop_before_pixels=True)
+    for keyword in EMPTY_ALLOWED:
+        setattr(image, keyword, image.get(keyword, ""))
+    found, heat = _heat_map(exported.store, image, "sts-subtype"), exported.store.overlay("sts-subtype")
+    spacing = [float(v) for v in found.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].PixelSpacing]
+    assert spacing == pytest.approx([heat.placement.scale[1] / 0.5 * 0.25e-3, heat.placement.scale[0] / 0.5 * 0.25e-3])
 
 
 def test_calls_and_counts_are_those_of_the_result(exported: Exported) -> None:

@@ -147,9 +147,11 @@ def _group(number: int, label: str, position: np.ndarray, score: np.ndarray, sto
 
 def _heat_map(store: SlideStore, image: Dataset, name: str) -> Any:
     heat = store.overlay(name)
-    (sx, sy), start = heat.placement.scale, [t / m for t, m in zip(heat.placement.translation, store.mpp, strict=True)]
+    (sx, sy), start = ([v / m for v, m in zip(um, store.mpp, strict=True)] for um in (heat.placement.scale, heat.placement.translation))  # level-0 px
     to_slide = hd.spatial.PixelToReferenceTransformer.for_image(image, for_total_pixel_matrix=True)
     corner = to_slide.affine @ [start[0], start[1], 0, 1]  # the centre of the first cell, in mm
+    # px of the slide are as large as its header says, whatever mpp was passed over that: the map must lie on the picture
+    column_mm, row_mm = (float(np.linalg.norm(to_slide.affine[:3, axis])) for axis in (0, 1))
     orientation = [float(v) for v in image.ImageOrientationSlide]
     unit = _PER_MM2 if any("mm2" in c for c in heat.channels) else _NO_UNITS
     mappings = [
@@ -165,7 +167,7 @@ def _heat_map(store: SlideStore, image: Dataset, name: str) -> Any:
         contains_recognizable_visual_features=False,
         real_world_value_mappings=[[m] for m in mappings],
         voi_lut_transformations=[hd.VOILUTTransformation(window_center=top / 2, window_width=top)],
-        pixel_measures=hd.PixelMeasuresSequence(pixel_spacing=[sy / 1000, sx / 1000], slice_thickness=0.001),
+        pixel_measures=hd.PixelMeasuresSequence(pixel_spacing=[sy * row_mm, sx * column_mm], slice_thickness=0.001),
         plane_orientation=hd.PlaneOrientationSequence("SLIDE", orientation),
         plane_positions=[hd.PlanePositionSequence("SLIDE", [float(v) for v in corner[:3]], (1, 1))],
         content_label="WSIKIT",
