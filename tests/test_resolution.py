@@ -37,7 +37,7 @@ def test_numbers_as_scanners_write_them(text: object, number: float) -> None:
     assert parse_number(text) == number
 
 
-@pytest.mark.parametrize("text", ["", " ", "20x", "about 20", None, "1,234.5", "1.2.3", "0.5 µm", "1_0", "0x10"])
+@pytest.mark.parametrize("text", ["", " ", "20x", "about 20", None, "1,234.5", "1,234", "-12,345", "1.2.3", "0.5 µm", "1_0", "0x10"])
 def test_other_text_is_no_number(text: object) -> None:
     assert parse_number(text) is None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ OBJECTIVE_UM = 10.0  # µm/px × objective power: 40× scans are about 0.25, 20�
 APPROXIMATE = "objective (approximate)"
 AGREES = 1.6  # makers' 40x scans lie between 0.22 and 0.26 µm/px; another objective's are twice that or half
 _WIDE_CAMERAS = ("mirax",)  # its 20x scans have 0.23 µm/px
+_THOUSANDS_OR_DECIMALS = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}")
 ADVICE = "pass --mpp-override, or an mpp column in the CSV"
 
 
@@ -42,16 +44,27 @@ def is_believable(mpp: float) -> bool:
 
 
 def parse_number(text: object) -> float | None:
-    """A number as scanners write it (``0,499`` too), or None where there is none.
+    """A number as scanners write it (``0,499`` too), or None where there is none, or nobody can tell which (see `is_ambiguous`).
 
-    >>> parse_number("0,499"), parse_number("about 20"), parse_number("1_0")
-    (0.499, None, None)
+    >>> parse_number("0,499"), parse_number("about 20"), parse_number("1_0"), parse_number("1,234")
+    (0.499, None, None, None)
     """
+    if is_ambiguous(text):
+        return None
     try:
         # Python reads 1_0 as 10, which nobody means
         return float(str(text).strip().replace(",", ".").replace("_", "?"))
     except ValueError:
         return None
+
+
+def is_ambiguous(text: object) -> bool:
+    """Whether a number is a thousand times larger to some people than to others.
+
+    >>> is_ambiguous("1,234"), is_ambiguous("1,5"), is_ambiguous("0,499")
+    (True, False, False)
+    """
+    return _THOUSANDS_OR_DECIMALS.fullmatch(str(text).strip()) is not None
 
 
 def choose_mpp(clues: Sequence[Clue], objective: float | None, override: float | None = None, override_source: str = "override") -> Resolution:

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from wsikit.errors import LabelsError
+from wsikit.survival.columns import read_columns
 from wsikit.survival.follow_up import FollowUp, check_columns, check_follow_up, join_patients, read_follow_up
 
 FILE = Path("labels.csv")
@@ -23,6 +24,16 @@ def test_the_unit_is_in_the_columns_name() -> None:
     for unit, value in (("days", "730.5"), ("weeks", "104.357142857"), ("months", "24"), ("years", "2")):
         follow, _ = read_follow_up(FILE, rows(f"A,{value},1", header=f"patient,time_{unit},event"), "OS")
         assert follow.time_months[0] == pytest.approx(24.0), unit
+
+
+def test_a_number_that_is_a_thousand_times_larger_to_some_is_refused() -> None:
+    """1,234 days are three years, or one day."""
+    ambiguous = [{"patient": "A", "time_days": "1,234", "event": "1"}]
+    with pytest.raises(LabelsError, match="'1,234' of patient A is not a number; a comma before three digits"):
+        read_follow_up(FILE, ambiguous, "OS")
+    assert read_follow_up(FILE, [{"patient": "A", "time_days": "1234,5", "event": "1"}], "OS")[0].time_months[0] == pytest.approx(1234.5 / 365.25 * 12)
+    with pytest.raises(LabelsError, match=r"column volume: '1,234' is 1234 to some and 1\.234 to others"):
+        read_columns(pd.DataFrame({"volume": ["987", "1,234"]}))
 
 
 def test_other_columns_are_kept_by_patient() -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from wsikit.errors import LabelsError
-from wsikit.resolution import parse_number
+from wsikit.resolution import is_ambiguous, parse_number
 from wsikit.survival.follow_up import MISSING
 
 if TYPE_CHECKING:
@@ -42,6 +42,8 @@ def read_columns(text: pd.DataFrame, names: Sequence[str] | None = None) -> pd.D
         values = [None if str(v).strip().lower() in MISSING else str(v).strip() for v in text[name]]
         numbers = [None if v is None else parse_number(v) for v in values]
         known = {v for v in values if v is not None}
+        if unclear := next((v for v in values if is_ambiguous(v)), None):
+            raise LabelsError(f"column {name}: '{unclear}' is {unclear.replace(',', '')} to some and {unclear.replace(',', '.')} to others; write one of these")
         if not known:
             raise LabelsError(f"column {name} has no value for any patient; leave it out")
         if all((v is None) == (n is None) for v, n in zip(values, numbers, strict=True)):

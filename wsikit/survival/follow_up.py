@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from wsikit.errors import LabelsError
-from wsikit.resolution import parse_number
+from wsikit.resolution import is_ambiguous, parse_number
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -109,7 +109,8 @@ def _of_endpoint(path: Path, rows: Sequence[Mapping[str, str]], endpoint: str) -
 def _number(path: Path, row: Mapping[str, str], column: str) -> float:
     value = parse_number(row[column])
     if value is None:
-        raise LabelsError(f"{path}: {column} '{row[column]}' of patient {row['patient']} is not a number")
+        unclear = "; a comma before three digits parts thousands to some and decimals to others: write it without" if is_ambiguous(row[column]) else ""
+        raise LabelsError(f"{path}: {column} '{row[column]}' of patient {row['patient']} is not a number{unclear}")
     return value
 
 
