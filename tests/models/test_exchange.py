@@ -124,6 +124,15 @@ def test_a_foreign_file_becomes_a_model_once_told_what_it_does_not_say(foreign: 
         fetch_model(str(foreign), **TOLD | {"classes": [*"ABCD"]})
 
 
+def test_a_sigmoid_for_each_class_is_not_taken_for_logits(tmp_path: Path) -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3), nn.Sigmoid())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(net.eval(), (torch.zeros(2, 3, 64, 64),), str(tmp_path / "sigmoid.onnx"), dynamo=False)
+    with pytest.raises(CardError, match="do not add up to 1, as of a sigmoid"):
+        fetch_model(str(tmp_path / "sigmoid.onnx"), **TOLD)
+
+
 def test_a_card_beside_the_file_is_enough(foreign: Path) -> None:
     made = read_card(fetch_model(str(foreign), **TOLD))
     (foreign.parent / "card.json").write_text(made.model_copy(update={"weights": Weights(file=foreign.name, sha256=made.weights.sha256)}).model_dump_json())

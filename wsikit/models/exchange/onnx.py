@@ -183,7 +183,13 @@ def _output_of(session: Session, fields: dict[str, Any], path: Path) -> dict[str
     fitting = [name for name, v in out.items() if v.ndim == 2 and v.shape[1] == classes]
     if not fitting:
         raise CardError(f"{path}: no output has {classes} numbers for {classes} classes; there are {[(k, tuple(v.shape)) for k, v in out.items()]}")
+    first = out[fitting[0]]
     shares = [name for name in fitting if bool((out[name] >= 0).all()) and bool((out[name].sum(1) - 1).abs().max() < 1e-3)]
+    if not shares and bool(((first >= 0) & (first <= 1)).all()):  # taken for logits, a softmax would make a call of every 0.9 and 0.1 that is hardly one
+        raise CardError(
+            f"{path}: output '{fitting[0]}' has numbers from 0 to 1 that do not add up to 1, as of a sigmoid for each class; classes exclude each other here: "
+            'save it with logits or a softmax, or say what it gives in a card.json beside it ("architecture": {"name": "onnx", "output": …, "gives": "logits"})'
+        )
     return {"output": (shares or fitting)[0], "gives": PROBABILITY if shares else LOGITS}
 
 
