@@ -41,6 +41,7 @@ def calibrate(model: str, labels: Path, out: Path, workers: int | None = 0, cove
     answers, raw, feature = tile_answers(card, kept, features=True)
     if not len(answers):
         raise LabelsError(f"{labels}: no slide gives numbers to calibrate on; the first says: {kept[0].result['reason']}")
+    out.mkdir(parents=True, exist_ok=True)  # tile images leave no run there
     shutil.copyfile(folder / card.weights.file, out / card.weights.file)
     plain = card.model_copy(update={"calibration": None})  # what was learnt before is not looked at
     write_atomic(out / CARD_FILE, (plain.model_dump_json(indent=1) + "\n").encode())

@@ -159,6 +159,16 @@ def test_reliability_and_its_error(ax: Axes) -> None:
     assert np.asarray(ax.collections[-1].get_offsets()) == pytest.approx(np.array([[0.65, 0.3], [0.95, 0.9]]))
 
 
+def test_a_share_lies_within_its_interval_whatever_is_rounded(ax: Axes) -> None:
+    n = np.arange(1, 400)
+    for right in (n, np.zeros_like(n), n // 2, n - 1):
+        share = right / n
+        low, high = wilson(share, n)
+        assert ((low <= share) & (share <= high)).all()
+    for count in range(1, 40):
+        wk.plot.reliability([0.9] * count, [True] * count, ax)
+
+
 def test_wilson_is_that_of_a_textbook() -> None:
     low, high = wilson(np.array([15 / 148]), np.array([148]))  # Newcombe 1998, Stat Med 17:857, table I: 0.0624 to 0.1605
     assert (low[0], high[0]) == pytest.approx((0.0624, 0.1605), abs=5e-5)

@@ -158,7 +158,7 @@ def wilson(share: np.ndarray, n: np.ndarray, z: float = 1.959963984540054) -> tu
     """
     middle = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * np.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return np.maximum(middle - half, 0), np.minimum(middle + half, 1)
+    return np.clip(middle - half, 0, share), np.clip(middle + half, share, 1)  # rounding may put a share of 1 beyond its own limit
 
 
 def _curve(ax: Axes, time: np.ndarray, event: np.ndarray, colour: str, name: str) -> None:
