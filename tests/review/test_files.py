@@ -115,7 +115,7 @@ def test_what_cannot_be_used_is_said_and_nothing_is_taken(folder: Path, tmp_path
     for text, why in (
         ("x,y,label\n1500,1000,mitosis\n1,1,cell", "line 3: no label is called 'cell'"),
         ("x,y,label\n1500,1000,mitosis\n1,99999,mitosis", "line 3: lms: x 1, y 99999 lies beyond"),
-        ("x,y,label\n1500,,mitosis", "line 2: could not convert"),
+        ("x,y,label\n1500,,mitosis", "line 2: x '1500' and y '' must be numbers"),
         ("slide_id,x,y,label\nother,1,1,mitosis", "no reviewable slide of this run is called 'other'"),
         ("pipeline,call\ngrade,3", "no pipeline 'grade' was scored"),
         ("x,y,label\n1,1,\x00", "line"),

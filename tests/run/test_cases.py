@@ -156,7 +156,7 @@ def test_missing_slides_of_a_csv_are_kept_to_fail_by_name(tmp_path: Path) -> Non
         ("", "utf-8", "no slides in it"),
         ("path\n", "utf-8", "no slides in it"),
         ("file,mpp\na.svs,1\n", "utf-8", "no column 'path' among its columns file, mpp"),
-        ("path;mpp\na.svs;1\n", "utf-8", "separate by commas"),
+        ("path|mpp\na.svs|1\n", "utf-8", r"no column 'path' among its columns path\|mpp"),
         ("path\nä.svs\n", "latin-1", "cannot be read as CSV.*UTF-8"),
         ("path\na.svs\n", "utf-16", "cannot be read as CSV.*UTF-8"),
         ("path,mpp\n\n\na.svs,half\n", "utf-8", "line 4: mpp 'half' is not a number"),

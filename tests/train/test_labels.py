@@ -69,8 +69,9 @@ def test_wrong_rows_are_named(folder: Path, words: str) -> None:
     [
         (b"", "is empty"),
         (b"path,label,patient\n", "but no rows"),
-        (b"path,label\na.tif,LMS\n", "missing: patient"),
-        (b"path;label;patient\na.tif;LMS;P1\n", "separated by semicolons: save it with commas"),
+        (b"path,label\na.tif,LMS\n", r"missing: patient \(it has path, label\)"),
+        (b"path|label|patient\na.tif|LMS|P1\n", "missing: path, label, patient"),
+        (b"path,label,patient,mpp\na.tif,LMS,P1,1,5\n", "line 2 has more values"),
         (b"\xff\xfe\x00\x01", "cannot be read as CSV"),
     ],
 )

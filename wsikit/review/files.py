@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,10 @@ import numpy as np
 
 from wsikit.errors import LabelsError, UsageError
 from wsikit.export.corrections import Shape, corrections, mask_of, point_labels, read_geojson
+from wsikit.resolution import parse_number
 from wsikit.review import Review
 from wsikit.review.changes import LABELS, NAMES, Area, Change, Label, Move, Verdict
+from wsikit.spreadsheet import read_rows
 
 EXCLUDED = ("Ignore*", "Exclude", "Excluded")
 SAME_PX = 0.02  # a GeoJSON of ours has two decimals
@@ -31,24 +32,18 @@ def from_table(path: Path, reviews: Mapping[str, Review]) -> dict[str, Said]:
     LabelsError
         It cannot be read, or a line says something impossible; the message names the line.
     """
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as f:
-            rows = list(csv.DictReader(f))
-    except (OSError, UnicodeDecodeError, csv.Error) as e:
-        raise LabelsError(f"{path}: cannot be read as a CSV ({e})") from e
     said: dict[str, Said] = {}
-    for number, row in enumerate(rows, 2):
+    for row in read_rows(path)[1]:
         try:
             slide_id, change = _row(row, reviews)
         except (UsageError, ValueError) as e:
-            raise LabelsError(f"{path}: line {number}: {e}") from e
+            raise LabelsError(f"{path}: line {row.line}: {e}") from e
         if not _holds(reviews[slide_id], change):
-            said.setdefault(slide_id, []).append((change, (row.get("comment") or "").strip()))
+            said.setdefault(slide_id, []).append((change, row.get("comment", "")))
     return said
 
 
-def _row(row: Mapping[str, str | None], reviews: Mapping[str, Review]) -> tuple[str, Change]:
-    cell = {k: v.strip() for k, v in row.items() if k and v}
+def _row(cell: Mapping[str, str], reviews: Mapping[str, Review]) -> tuple[str, Change]:
     slide_id = cell.get("slide_id") or (next(iter(reviews)) if len(reviews) == 1 else "")
     if slide_id not in reviews:
         raise UsageError(f"no reviewable slide of this run is called '{slide_id}'; there are: {', '.join(list(reviews)[:10])}")
@@ -62,7 +57,10 @@ def _row(row: Mapping[str, str | None], reviews: Mapping[str, Review]) -> tuple[
     label = cell.get("label", "")
     if label not in NAMES:
         raise UsageError(f"no label is called '{label}'; there are: {', '.join(NAMES)}")
-    place = review.inside((float(cell.get("x", "")), float(cell.get("y", ""))))
+    x, y = (parse_number(cell.get(name, "")) for name in "xy")
+    if x is None or y is None:
+        raise UsageError(f"x '{cell.get('x', '')}' and y '{cell.get('y', '')}' must be numbers: level-0 px")
+    place = review.inside((x, y))
     return slide_id, Label(pipeline=pipeline, at=place, label=label, score=review.score_at(pipeline, place))
 
 

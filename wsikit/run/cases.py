@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 import os
 import re
@@ -17,6 +16,7 @@ from wsikit.location import is_remote, locate
 from wsikit.readers._dicom import WHOLE_SLIDE, instance
 from wsikit.readers.omezarr import is_group
 from wsikit.resolution import MAX_MPP, MIN_MPP, is_believable, parse_number
+from wsikit.spreadsheet import Row, read_rows
 
 # .dcm is taken by folder; .vsi and .isyntax cannot be read, and are named rather than passed over
 SUFFIXES = frozenset(
@@ -148,27 +148,16 @@ def _dicom_slides(folder: Path, files: list[Path]) -> Iterator[Path]:
 
 
 def _from_csv(path: Path) -> list[dict[str, Any]]:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as f:
-            reader = csv.DictReader(f)
-            table = [(reader.line_num, line) for line in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as e:
-        raise LabelsError(f"{path}: cannot be read as CSV ({e}); save it as CSV, comma-separated, UTF-8") from e
-    if not table:
+    header, rows = read_rows(path)
+    if not rows:
         raise LabelsError(f"{path}: no slides in it; needs a header with a column 'path' and one line per slide")
-    header = list(reader.fieldnames or [])
     if not {"path", "slide"} & set(header):
-        raise LabelsError(f"{path}: no column 'path' among its columns {', '.join(filter(None, header))}; name it so, and separate by commas")
-    if twice := sorted({k for k in header if k and header.count(k) > 1}):
-        raise LabelsError(f"{path}: there are several columns '{twice[0]}'; keep one")
-    return [_row(path, number, line) for number, line in table]
+        raise LabelsError(f"{path}: no column 'path' among its columns {', '.join(header)}; name the one with the slides so")
+    return [_row(path, values) for values in rows]
 
 
-def _row(csv_path: Path, number: int, line: dict[str | Any, Any]) -> dict[str, Any]:
-    if line.get(None):  # 0,25 without quotes would be read as 0
-        raise LabelsError(f"{csv_path}: line {number} has more values than the header has columns; put a value with a comma in quotes")
-    values = {k: (v or "").strip() for k, v in line.items() if k and isinstance(v, str | None)}
-    given = values.get("path") or values.get("slide") or ""
+def _row(csv_path: Path, values: Row) -> dict[str, Any]:
+    number, given = values.line, values.get("path") or values.get("slide") or ""
     if not given:
         raise LabelsError(f"{csv_path}: line {number} has no path")
     row: dict[str, Any] = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from wsikit.errors import LabelsError
 from wsikit.resolution import parse_number
+from wsikit.spreadsheet import Row, read_rows
 
 
 @dataclass(frozen=True)
@@ -32,26 +32,17 @@ class Labelled:
     fold: str = ""
 
 
-def read_table(path: Path, needed: Sequence[str]) -> list[dict[str, str]]:
+def read_table(path: Path, needed: Sequence[str]) -> list[Row]:
     """The rows of a CSV that has these columns.
 
     Raises
     ------
     LabelsError
-        It cannot be read, is empty, or lacks a column.
+        See `read_rows`; or it is empty, or lacks a column.
     """
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as f:
-            reader = csv.DictReader(f)
-            found = [c for c in (reader.fieldnames or ()) if c]
-            rows = [{k: (v or "").strip() for k, v in row.items() if k and isinstance(v, str | None)} for row in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as e:
-        why = e.strerror if isinstance(e, OSError) else e
-        raise LabelsError(f"{path}: cannot be read as CSV ({why}); check the path, and save it comma-separated as UTF-8") from e
+    found, rows = read_rows(path)
     if found and (missing := [c for c in needed if c not in found]):
-        apart = next((n for n, mark in (("semicolons", ";"), ("tabs", "\t")) if len(found) == 1 and mark in found[0]), "")
-        why = f"it is separated by {apart}: save it with commas" if apart else f"missing: {', '.join(missing)}"
-        raise LabelsError(f"{path}: needs the columns {', '.join(needed)}; {why}")
+        raise LabelsError(f"{path}: needs the columns {', '.join(needed)}; missing: {', '.join(missing)} (it has {', '.join(found)})")
     if not rows:
         raise LabelsError(f"{path}: {'has columns, but no rows' if found else 'is empty'}")
     return rows
@@ -67,8 +58,8 @@ def read_labels(path: Path, classes: Sequence[str] | None = None) -> list[Labell
         splits.
     """
     found = []
-    for number, row in enumerate(read_table(path, ["path", "label", "patient"]), 2):
-        slide = path.parent / row["path"]
+    for row in read_table(path, ["path", "label", "patient"]):
+        number, slide = row.line, path.parent / row["path"]
         if not row["path"] or not slide.exists():
             raise LabelsError(f"{path}: line {number}: no slide at {slide}")
         if not row["label"] or not row["patient"]:

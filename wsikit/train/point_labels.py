@@ -191,10 +191,10 @@ def _csv(path: Path) -> Found:
     found = _nothing()
     if len(path.read_bytes().strip().splitlines()) == 1:
         return found  # a header alone: looked at, and nothing there
-    for number, row in enumerate(read_table(path, ["x", "y", "label"]), 2):
+    for row in read_table(path, ["x", "y", "label"]):
         kind, x, y = class_of(row["label"]), parse_number(row["x"]), parse_number(row["y"])
         if kind is None or x is None or y is None or not (math.isfinite(x) and math.isfinite(y)):
-            raise LabelsError(f"{path}: line {number}: needs numbers x, y and a label that is a mitosis or a look-alike")
+            raise LabelsError(f"{path}: line {row.line}: needs numbers x, y and a label that is a mitosis or a look-alike")
         found[kind].append((x, y))
     return found
 

@@ -45,8 +45,8 @@ def read_marked(path: Path) -> list[Marked]:
         A column or value is missing or wrong, or a patient is in two splits.
     """
     found = []
-    for number, row in enumerate(read_table(path, ["path", "patient", "regions"]), 2):
-        slide, regions = path.parent / row["path"], path.parent / row["regions"]
+    for row in read_table(path, ["path", "patient", "regions"]):
+        number, slide, regions = row.line, path.parent / row["path"], path.parent / row["regions"]
         if not row["path"] or not slide.exists():
             raise LabelsError(f"{path}: line {number}: no slide at {slide}")
         if not row["regions"] or not regions.is_file():

@@ -177,8 +177,8 @@ def _read_files(path: Path) -> list[Points]:
     from wsikit.train.point_labels import read_points_of
 
     found = []
-    for number, row in enumerate(read_table(path, ["path", "patient", "labels"]), 2):
-        slide, where = path.parent / row["path"], f"{path}: line {number}"
+    for row in read_table(path, ["path", "patient", "labels"]):
+        slide, where = path.parent / row["path"], f"{path}: line {row.line}"
         if not row["path"] or not slide.exists():
             raise LabelsError(f"{where}: no slide at {slide}")
         if not row["patient"] or row.get("split", "") not in SPLITS:
