@@ -32,6 +32,16 @@ Errors carry nothing but that message, so they travel between processes unharmed
 from __future__ import annotations
 
 
+def how_to_install(extra: str) -> str:
+    """How to get one of wsikit's extras, for messages: wsikit is on no package index, so it is installed from a clone.
+
+    >>> how_to_install("dicom")
+    "install wsikit's extra 'dicom': in its clone, uv sync --extra dicom, or pip install '.[dicom]'"
+    """
+    alone = " --no-dev" if extra == "tia" else ""  # the development group asks for newer libraries than TIAToolbox takes
+    return f"install wsikit's extra '{extra}': in its clone, uv sync --extra {extra}{alone}, or pip install '.[{extra}]'"
+
+
 class WsikitError(Exception):
     """Base of all errors raised on purpose; its text is fit to show to a user.
 

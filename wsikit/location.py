@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
-from wsikit.errors import SlideNotFoundError, UsageError
+from wsikit.errors import SlideNotFoundError, UsageError, how_to_install
 
 _ADDRESS = re.compile(r"^(https?|s3|gs|memory):/+(.+)$")  # pathlib makes one slash of two
 
@@ -33,12 +33,12 @@ def locate(given: str | Path) -> Path:
     try:
         from upath import UPath
     except ImportError as e:
-        raise UsageError(f"{given}: reading from {found[1]}:// needs the extra 'cloud'; pip install 'wsikit[cloud]', or copy the file here") from e
+        raise UsageError(f"{given}: to read from {found[1]}://, {how_to_install('cloud')}; or copy the file here") from e
     try:
         place = UPath(f"{found[1]}://{found[2]}")
         place.fs  # noqa: B018 - names what is missing (gcsfs, s3fs) now
     except ImportError as e:
-        raise UsageError(f"{given}: {e}; pip install 'wsikit[cloud]', or copy the file here") from e
+        raise UsageError(f"{given}: {e}; {how_to_install('cloud')}; or copy the file here") from e
     return cast(Path, place)
 
 

@@ -111,7 +111,7 @@ def test_a_library_that_is_missing_is_named_with_how_to_get_it(
 ) -> None:
     monkeypatch.setitem(sys.modules, library, None)
     monkeypatch.delitem(sys.modules, f"wsikit.export.{kind}", raising=False)
-    with pytest.raises(UsageError, match=rf"need {library}; install it with: pip install 'wsikit\[{extra}\]'"):
+    with pytest.raises(UsageError, match=rf"need {library}; .* uv sync --extra {extra}, or pip install '.\[{extra}\]'"):
         export_run(scored.folder, tmp_path, kind)
 
 

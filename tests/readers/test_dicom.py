@@ -89,7 +89,9 @@ def test_conformance(name: str, dicom) -> None:
 def test_false_colours_are_never_shown(dicom, levels, tmp_path: Path) -> None:
     """OpenSlide alone shows pink for blue here, without a word."""
     for reader in ("openslide",):
-        with pytest.raises(UnsupportedFormatError, match="its header says RGB, its JPEG frames say YCbCr: colours would be wrong; pip install"):
+        with pytest.raises(
+            UnsupportedFormatError, match="its header says RGB, its JPEG frames say YCbCr: colours would be wrong; to read it by its frames, install"
+        ):
             wk.open_slide(dicom("false RGB"), reader=reader)
     write_dicom(tmp_path / "unsure", levels, MPP, Layout(kind="jpeg-444", photometric="RGB"))
     for reader in ("openslide", "dicom"):

@@ -87,4 +87,4 @@ def test_without_napari_it_says_what_to_install(scored: Run, monkeypatch: pytest
     import wsikit.view
 
     monkeypatch.delattr(wsikit.view, "app", raising=False)
-    assert "pip install 'wsikit[napari]'" in fails(capsys, scored.folder)
+    assert "uv sync --extra napari" in fails(capsys, scored.folder)

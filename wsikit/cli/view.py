@@ -22,7 +22,7 @@ def register(app: typer.Typer) -> None:
         Example: wsikit view out/slides/a.zarr
         Example: xvfb-run wsikit view out/slides/a.zarr --screenshot a.png
         """
-        from wsikit.errors import UsageError
+        from wsikit.errors import UsageError, how_to_install
 
         for path in stores:
             if not path.exists():
@@ -31,7 +31,7 @@ def register(app: typer.Typer) -> None:
         try:
             from wsikit.view import app as viewer
         except ImportError as e:
-            raise UsageError(f"napari is not installed ({e}); install the extra: pip install 'wsikit[napari]'") from e
+            raise UsageError(f"napari is not installed ({e}); {how_to_install('napari')}") from e
         if screenshot is not None:
             viewer.screenshot(stores, screenshot)
             typer.echo(str(screenshot))

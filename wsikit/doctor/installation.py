@@ -15,7 +15,11 @@ from wsikit import __version__
 from wsikit.errors import WsikitError
 
 _PACKAGES = ("openslide-python", "openslide-bin", "tifffile", "imagecodecs", "zarr", "distributed", "torch", "torchvision", "libreyolo", "lifelines", "pillow")
-_EXTRAS = ("napari", "pyside6-essentials", "tiatoolbox", "cucim-cu13", "wsidicom", "universal-pathlib", "openvino")
+# a package of each extra
+_EXTRAS = {
+    "napari": "napari", "pyside6-essentials": "napari", "wsidicom": "dicom", "highdicom": "dicom", "pylibczirw": "czi", "anndata": "anndata",
+    "onnx": "onnx", "universal-pathlib": "cloud", "dask-jobqueue": "cluster", "cucim-cu13": "cucim", "tiatoolbox": "tia", "tensorboard": "tensorboard",
+}  # fmt: skip
 
 
 class Bad(NamedTuple):
@@ -64,7 +68,8 @@ def installation() -> dict[str, str]:
 
     facts = {"wsikit": __version__, "python": platform.python_version(), "system": platform.platform(), "cores": str(os.cpu_count())}
     facts |= {name: _version(name) or "missing" for name in _PACKAGES}
-    facts |= {name: _version(name) or "not installed (extra)" for name in _EXTRAS}
+    facts["openvino"] = _version("openvino") or "no build for this machine; torch runs classifiers"
+    facts |= {name: _version(name) or f"not installed (extra {extra})" for name, extra in _EXTRAS.items()}
     facts["OpenSlide library"] = library_version()
     for name, bad in known_bad(facts).items():
         facts[name] += f" – {'BAD' if bad.serious else 'note'}: {bad.why}" + (f"; install {bad.before} or newer" if parts(bad.before) < (999,) else "")

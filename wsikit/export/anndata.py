@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 
 from wsikit import RESEARCH_USE_ONLY
-from wsikit.errors import UsageError
+from wsikit.errors import UsageError, how_to_install
 from wsikit.store import SlideStore
 from wsikit.store.durable import atomic_path
 
 try:
     import anndata
 except ImportError as e:
-    raise UsageError("AnnData files need anndata; install it with: pip install 'wsikit[anndata]'") from e
+    raise UsageError(f"AnnData files need anndata; {how_to_install('anndata')}") from e
 
 
 def write_anndata(store: SlideStore, folder: Path) -> Iterator[Path]:

@@ -19,7 +19,7 @@ from shapely import MultiPolygon, get_coordinates
 
 from wsikit import RESEARCH_USE_ONLY, __version__
 from wsikit.aggregate.searched import counts_of
-from wsikit.errors import StoreMismatchError, UsageError
+from wsikit.errors import StoreMismatchError, UsageError, how_to_install
 from wsikit.overlay.heat import explaining
 from wsikit.overlay.picture import heat_top
 from wsikit.overlay.shapes import hotspot_outlines
@@ -36,7 +36,7 @@ try:
     from pydicom.sr.codedict import codes
     from pydicom.uid import generate_uid
 except ImportError as e:
-    raise UsageError("DICOM results need highdicom; install it with: pip install 'wsikit[dicom]'") from e
+    raise UsageError(f"DICOM results need highdicom; {how_to_install('dicom')}") from e
 
 SCHEME = "99WSIKIT"
 EMPTY_ALLOWED = ("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "StudyDate", "StudyTime", "ReferringPhysicianName")

@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from wsikit.errors import DamagedSlideError, UnsupportedFormatError
+from wsikit.errors import DamagedSlideError, UnsupportedFormatError, how_to_install
 from wsikit.geometry import Region, Size
 
 WHOLE_SLIDE = "1.2.840.10008.5.1.4.1.1.77.1.6"
@@ -226,6 +226,6 @@ def require_true_colours(volume: list[Instance], path: Path, *, handled: bool) -
     """
     for i in volume:
         if i.false_colours and not (handled and i.stream != UNSURE):
-            more = "" if handled else "; pip install 'wsikit[dicom]' reads it by its frames"
+            more = "" if handled else f"; to read it by its frames, {how_to_install('dicom')}"
             more = "; have PhotometricInterpretation corrected where the slide comes from" if i.stream == UNSURE else more
             raise UnsupportedFormatError(f"{path}: its header says {i.photometric}, its JPEG frames say {i.stream}: colours would be wrong{more}")

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from wsikit.errors import EngineError, UsageError
+from wsikit.errors import EngineError, UsageError, how_to_install
 from wsikit.run.settings import read_toml
 from wsikit.run.tls import tls_files
 
@@ -102,7 +102,7 @@ def start_cluster(config: ClusterConfig, environment: dict[str, str]) -> Iterato
     try:
         made = getattr(importlib.import_module(module), name)
     except ImportError as e:
-        raise EngineError(f"{module} is not installed; pip install 'wsikit[cluster]'") from e
+        raise EngineError(f"{module} is not installed; {how_to_install('cluster')}") from e
     try:
         cluster = made(**(_kubernetes(config, environment) if config.kind == "kubernetes" else _jobqueue(config, environment)))
     except Exception as e:  # each library raises its own

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from pathlib import Path
 
-from wsikit.errors import UsageError
+from wsikit.errors import UsageError, how_to_install
 from wsikit.store.durable import disk_errors
 
 KEY, CERTIFICATE = "key.pem", "cert.pem"
@@ -28,7 +28,7 @@ def make_tls(folder: Path) -> dict[str, Path]:
         from cryptography.hazmat.primitives.asymmetric import ec
         from cryptography.x509.oid import NameOID
     except ImportError as e:
-        raise UsageError("certificates are made by the library cryptography; pip install 'wsikit[cluster]'") from e
+        raise UsageError(f"certificates are made by the library cryptography; {how_to_install('cluster')}") from e
     if (folder / KEY).exists():
         raise UsageError(f"{folder / KEY}: there already; running clusters use it. Give another folder, or remove it")
     key = ec.generate_private_key(ec.SECP256R1())

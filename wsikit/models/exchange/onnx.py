@@ -15,7 +15,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from wsikit.errors import CardError, ModelError, UsageError, WeightsMismatchError
+from wsikit.errors import CardError, ModelError, UsageError, WeightsMismatchError, how_to_install
 from wsikit.models._card import CARD_FILE, Card, Weights, check_weights, read_card
 from wsikit.models._network import Classifier, TileClassifier
 from wsikit.models.exchange import OF_DETECTORS
@@ -149,7 +149,7 @@ def keep(path: Path, fields: dict[str, Any]) -> Path:
     if not (folder / CARD_FILE).exists():
         folder.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, folder / WEIGHTS_FILE)
-        (folder / CARD_FILE).write_text(card.model_dump_json(indent=1) + "\n")
+        (folder / CARD_FILE).write_text(card.model_dump_json(indent=1) + "\n", encoding="utf-8")
     return folder
 
 
@@ -227,7 +227,7 @@ def export_onnx(folder: Path, out: Path) -> Path:
     try:
         import onnx
     except ImportError as e:
-        raise ModelError("exporting needs the library onnx: install wsikit with the extra 'onnx'") from e
+        raise ModelError(f"exporting needs the library onnx; {how_to_install('onnx')}") from e
     model = load_model(folder)
     assert isinstance(model, Classifier)
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from wsikit.errors import ModelError, UnknownModelError, UsageError
+from wsikit.errors import ModelError, UnknownModelError, UsageError, how_to_install
 from wsikit.models.exchange.detectors import detector_fields
 from wsikit.models.exchange.state import card_fields, write_fitted
 
@@ -105,7 +105,7 @@ def pretrained(name: str) -> tuple[Any, dict[str, Any]]:
         try:
             from tiatoolbox.models.architecture import get_pretrained_model
         except ImportError as e:
-            raise ModelError(f"tia:{name}: TIAToolbox is not installed ({e}); install wsikit with the extra 'tia'") from e
+            raise ModelError(f"tia:{name}: TIAToolbox is not installed ({e}); {how_to_install('tia')}") from e
         try:
             net, plan = get_pretrained_model(name)
         except ValueError as e:
