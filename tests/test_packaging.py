@@ -19,7 +19,7 @@ import wsikit as wk
 
 ROOT = Path(__file__).parent.parent
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
-CONDA = {"pytorch": "torch", "pyside6": "pyside6-essentials"}  # names that differ
+CONDA = {"pytorch": "torch", "pyside6": "pyside6-essentials", "py-opencv": "opencv-python-headless"}  # names that differ
 
 
 def listed() -> dict[str, Requirement]:
