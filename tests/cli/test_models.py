@@ -67,6 +67,30 @@ def test_add_makes_a_model_the_default_of_its_pipeline(cli: Any, home: Path, min
     assert again.error.startswith(f"{home / 'my-mitosis'}: a model of this name is there already")
 
 
+def test_of_several_models_the_one_added_last_is_the_default(cli: Any, home: Path, mine: Path, tmp_path: Path) -> None:
+    """Adding says that it is now the model of its pipeline, whatever the names."""
+
+    def default() -> str:
+        return str(next(p for p in cli("pipelines", "--json").json if p["pipeline"] == "mitosis")["model"])
+
+    card = json.loads((mine / "card.json").read_text())
+    for name in ("m", "z", "a"):
+        (mine / "card.json").write_text(json.dumps(card | {"name": name}))
+        assert f"{name} is now the model of pipeline mitosis" in cli("models", "add", mine).out
+        assert default() == name
+    shutil.copytree(mine, home / "0-laid-there-by-hand")
+    assert default() == "a"
+    shutil.rmtree(home / "a")
+    assert default() == "z"
+
+
+def test_a_broken_model_is_told_before_a_run_of_all_pipelines(cli: Any, home: Path, mine: Path, small: Path, tmp_path: Path) -> None:
+    cli("models", "add", mine)
+    (home / "my-mitosis/card.json").write_text("{")
+    answer = cli("score", small, "-o", tmp_path / "out")
+    assert (answer.code, "put the card right, or fetch the model again" in answer.error) == (2, True)
+
+
 def test_add_refuses_what_is_not_whole_and_leaves_nothing(cli: Any, home: Path, mine: Path, damaged_model: Path, tmp_path: Path) -> None:
     assert "sha256 is" in cli("models", "add", damaged_model).error
     (tmp_path / "empty").mkdir()

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from wsikit.errors import UnknownModelError
 from wsikit.models._card import CARD_FILE, Card, check_weights, read_card, write_model
+from wsikit.models._whole import added_last
 from wsikit.models.exchange import fetch_model, is_elsewhere
 
 if TYPE_CHECKING:
@@ -80,9 +81,9 @@ def available() -> dict[str, Path]:
 def find_model(ref: str | Path, *, phantoms: bool = False) -> Path:
     """The folder of a model: a folder, the name of one at hand, a pipeline's name for its default model, or of one from elsewhere.
 
-    A pipeline's default is the installed model with that pipeline, else the bundled one of the pipeline's name, which knows real tissue, else
-    ``phantom-<pipeline>``; with ``phantoms``, for slides that are phantoms, the bundled one for real tissue is passed over. From elsewhere:
-    ``hf:owner/name``, ``timm:name``, ``tia:name`` and ``.onnx`` files, see `wsikit.models.exchange`.
+    A pipeline's default is the installed model with that pipeline, of several the one that was added last, else the bundled one of the pipeline's
+    name, which knows real tissue, else ``phantom-<pipeline>``; with ``phantoms``, for slides that are phantoms, the bundled one for real tissue is
+    passed over. From elsewhere: ``hf:owner/name``, ``timm:name``, ``tia:name`` and ``.onnx`` files, see `wsikit.models.exchange`.
 
     Raises
     ------
@@ -101,7 +102,7 @@ def find_model(ref: str | Path, *, phantoms: bool = False) -> Path:
         return fetch_model(str(ref))
     if str(ref) in pipelines():
         mine = [name for name, folder in at_hand.items() if folder.parent != BUNDLED and read_card(folder).pipeline == ref]
-        for name in (*sorted(mine)[:1], *([] if phantoms else [str(ref)]), f"phantom-{ref}"):
+        for name in (*added_last(mine, installed_folder())[:1], *([] if phantoms else [str(ref)]), f"phantom-{ref}"):
             if name in at_hand:
                 return at_hand[name]
     raise UnknownModelError(f"no model '{ref}': neither a folder nor one of {', '.join(sorted(at_hand)) or '(none)'}")

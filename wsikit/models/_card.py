@@ -361,5 +361,5 @@ def write_model(folder: Path, card_fields: dict[str, Any], tensors: dict[str, An
     data = save({k: v.contiguous() for k, v in tensors.items()})
     (folder / "model.safetensors").write_bytes(data)
     card = Card(**card_fields, weights=Weights(sha256=hashlib.sha256(data).hexdigest()))
-    (folder / CARD_FILE).write_text(card.model_dump_json(indent=1, exclude_defaults=False) + "\n")
+    (folder / CARD_FILE).write_text(card.model_dump_json(indent=1, exclude_defaults=False) + "\n", encoding="utf-8")
     return card

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 from wsikit.errors import CardError
@@ -22,7 +23,13 @@ def keep_digest(card: Card, installed: Path) -> None:
     """
     from wsikit.store.durable import write_json
 
-    write_json(installed / DIGESTS, _digests(installed) | {card.name: card.digest})
+    write_json(installed / DIGESTS, {name: digest for name, digest in _digests(installed).items() if name != card.name} | {card.name: card.digest})
+
+
+def added_last(names: Iterable[str], installed: Path) -> list[str]:
+    """Names of models, the one that was added last first; those that nobody added, but laid there, at the end."""
+    order = list(_digests(installed))
+    return sorted(names, key=lambda name: (-order.index(name) if name in order else 1, name))
 
 
 def changed_since(card: Card, folder: Path) -> str:

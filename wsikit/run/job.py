@@ -19,7 +19,7 @@ from wsikit import RESEARCH_USE_ONLY, __version__
 from wsikit.aggregate.counting import Counting
 from wsikit.aggregate.survival import CoxRisk, load_risk
 from wsikit.colour import ICC_CHOICES, KEEP
-from wsikit.errors import DamagedStoreError, StoreMismatchError, UsageError
+from wsikit.errors import DamagedStoreError, StoreMismatchError, UnknownModelError, UsageError
 from wsikit.models import RISK_PIPELINE, Card, check_weights, find_model, pipelines, read_card
 from wsikit.readers import registry
 from wsikit.run.cases import Case
@@ -188,7 +188,7 @@ def _with_models() -> list[str]:
     for name in pipelines():
         try:
             find_model(name)
-        except ValueError:
+        except UnknownModelError:  # any other fault of a model is told, and not passed over
             continue
         found.append(name)
     return found
