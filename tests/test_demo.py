@@ -128,6 +128,16 @@ def test_on_a_slide_that_is_no_phantom_no_model_of_phantoms_answers(unmarked: Pa
     assert run.store("real").image().shape[1:] == (512, 512)  # the pixels are kept for the viewer, as fine as a model saw them: 1 µm/px
 
 
+def test_a_count_on_a_slide_of_ones_own_is_told_in_words(unmarked: Path, tmp_path: Path) -> None:
+    fine, told = tmp_path / "fine.tif", Told()
+    pixels = tifffile.imread(unmarked)
+    tifffile.imwrite(fine, pixels, photometric="rgb", tile=(256, 256), compression="jpeg", resolution=(40_000, 40_000), resolutionunit="CENTIMETER")
+    found = demo.real_slide(tmp_path / "out", fine, told.watch, 0).results["fine"]["pipelines"]["mitosis"]
+    assert found["status"] == "ok"
+    assert re.search(rf"   mitosis +{found['count']} mitoses in ", told.text)
+    assert "finer than this slide" not in told.text
+
+
 def test_a_slide_that_cannot_be_used_ends_the_demo(tmp_path: Path) -> None:
     (tmp_path / "note.svs").write_text("not a slide")
     with pytest.raises(WsikitError, match=r"note\.svs: .*a text file"):

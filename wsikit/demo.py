@@ -12,6 +12,7 @@ import numpy as np
 from wsikit import RESEARCH_USE_ONLY
 from wsikit.errors import WsikitError
 from wsikit.metrics import DetectionScore, bootstrap, concordance_index, match_detections
+from wsikit.report import answer
 from wsikit.run import Progress, Run, score
 from wsikit.sample import sample_slide
 from wsikit.testing.cohort import Patient, specs, write_cohort
@@ -41,10 +42,13 @@ def real_slide(out: Path, slide: Path | None, watch: Watch, workers: int | None)
             raise WsikitError(f"{path}: {result['reason']}")
         watch.say(f"   {result['slide']['mpp'][0]:g} µm/px from {result['slide']['mpp_source']}, {result['tissue_mm2']:.2f} mm² of tissue")
         for name, r in result["pipelines"].items():
-            watch.say(f"   {name:12s} {r['status']}: {r['reason']}" if r["status"] != "ok" else f"   {name:12s} ok: {r}")
+            watch.say(f"   {name:12s} {answer(r)}")
+        if result["pipelines"]["mitosis"]["status"] == "refused":
+            watch.say(
+                "   The mitosis detector has learned real tissue at 0.25 µm/px, finer than this slide; wsikit score --upsample enlarges it (see its card)."
+            )
     watch.say(
         "   The models for subtype and risk that come with wsikit have only seen synthetic tissue, so on real tissue they do not answer.\n"
-        "   The mitosis detector has learned real tissue at 0.25 µm/px, finer than this slide; wsikit score --upsample enlarges it (see its card).\n"
         "   To get answers: train on your own slides (wsikit train sts-subtype --labels labels.csv -o my-sts/), or bring a model\n"
         "   folder (wsikit models add FOLDER, or --model sts-subtype=FOLDER)."
     )
