@@ -34,10 +34,10 @@ def write_reports(folder: Path) -> Path:
     OutputError
         It cannot be written.
     """
-    results = [json.loads(p.read_text()) for p in sorted((folder / "slides").glob("*.json"))]
+    results = [json.loads(p.read_bytes()) for p in sorted((folder / "slides").glob("*.json"))]
     if not (folder / "run.json").exists() or not results:
         raise StoreMismatchError(f"{folder}: no results of a wsikit run here; give the folder that wsikit score wrote with -o")
-    run = json.loads((folder / "run.json").read_text())
+    run = json.loads((folder / "run.json").read_bytes())
     pages = Environment(loader=PackageLoader("wsikit.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     pages.globals.update(statement=RESEARCH_USE_ONLY, answer=answer, grading=grading, reviewed=reviewed)
     out = folder / "reports"

@@ -63,7 +63,7 @@ def write_cohort(
             on_slide(path)
     rng = np.random.default_rng(seed)
     patients = [_follow(rng, f"P{n + 1:02d}", p, t) for n, (p, t) in enumerate(zip(paths, truths, strict=True))]
-    with (folder / "cases.csv").open("w", newline="") as f:
+    with (folder / "cases.csv").open("w", encoding="utf-8", newline="") as f:
         writer = csv.writer(f)
         writer.writerow(["path", "patient", "label", "time_months", "event"])
         writer.writerows([p.path.name, p.patient, p.truth.spec.subtype, f"{p.time_months:.2f}", int(p.event)] for p in patients)

@@ -157,9 +157,9 @@ class _RunFeatures:
     def __init__(self, run: Path) -> None:
         self.run = run
         try:
-            with (run / "patients.csv").open(newline="") as f:
+            with (run / "patients.csv").open(encoding="utf-8", newline="") as f:
                 rows = list(csv.DictReader(f))
-            job = json.loads((run / "run.json").read_text())["job"]
+            job = json.loads((run / "run.json").read_bytes())["job"]
             self.models = {k: v["digest"] for k, v in job["models"].items()}
             self.counting = Counting.model_validate(job.get("counting", {}))
         except (OSError, ValueError, KeyError) as e:
@@ -175,7 +175,7 @@ class _RunFeatures:
         """The usable slides of each patient, as rows of slides.csv."""
         if self._slides is None:
             try:
-                with (self.run / "slides.csv").open(newline="") as f:
+                with (self.run / "slides.csv").open(encoding="utf-8", newline="") as f:
                     rows = [r for r in csv.DictReader(f) if r["status"] == "ok"]
             except (OSError, KeyError) as e:
                 raise LabelsError(f"{self.run}: needs slides.csv of a run ({e})") from e

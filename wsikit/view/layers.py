@@ -109,7 +109,7 @@ def find_slide(store: SlideStore) -> Slide | None:
     run, known = store.path.parent.parent / "run.json", store.attributes["slide"]
     icc = (known.get("icc") or {}).get("applied", KEEP)
     try:
-        cases = json.loads(run.read_text())["job"]["slides"]
+        cases = json.loads(run.read_bytes())["job"]["slides"]
         case = next(c for c in cases if c["slide_id"] == store.slide_id)
         # the reader that scored it opens it at once; an unknown file would be looked at in a process of its own first
         slide = Slide(case["path"], mpp=case["mpp"], mpp_source=case["mpp_source"], focal_plane=case.get("focal_plane"), reader=known["reader"], icc=icc)
