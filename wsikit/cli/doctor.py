@@ -33,7 +33,10 @@ def register(app: typer.Typer) -> None:
 
         \b
         Example: wsikit doctor
-        Example: wsikit doctor archive/ --csv good.csv && wsikit score good.csv -o out/
+        Example: wsikit doctor archive/ --csv good.csv
+        Example: wsikit doctor cases.csv --pipeline mitosis --json
+
+        Exit code 0 when all slides can be scored, 1 when some cannot (a CSV of the others is written all the same).
         """
         from wsikit.errors import UsageError
 
