@@ -114,7 +114,8 @@ def test_an_id_is_one_path_component(text: str) -> None:
 WEIRD = {
     "S12-345 A1.svs": "S12-345_A1",
     "=cmd.svs": "cmd",
-    "Präparat 1.svs": "Pr_parat_1",
+    "Präparat 1.svs": "Praparat_1",
+    "Pra\u0308parat 1.svs": "Praparat_1",  # as a Mac writes it
     "切片.svs": "slide",
     "..svs": "slide",
     "a b;c$(d).tif": "a_b_c_d",

@@ -17,7 +17,7 @@ import wsikit as wk
 from wsikit.models import find_model
 
 Differences = Callable[[Path, Path], set[str]]
-OF_THE_OCCASION = {"started", "finished", "command", "workers", "worker_seconds", "digest"}
+OF_THE_OCCASION = {"started", "finished", "command", "workers", "worker_seconds", "slides_before", "digest"}
 
 WATCH_WEIGHTS = """
 import os, sys

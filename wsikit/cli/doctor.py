@@ -93,11 +93,25 @@ def _show(rows: list[dict[str, Any]], expected: Mapping[str, Any] | None) -> Non
         for text in filter(None, [*r.get("warnings", []), r.get("note", "")]):
             typer.echo(f"{r['slide_id']}: {text}")
     good = sum(r["verdict"] == "ok" for r in rows)
-    typer.echo(f"{good} of {len(rows)} slides can be scored, {sum(bool(r.get('duplicate_of')) for r in rows)} of them are duplicates")
+    typer.echo(f"{good} of {len(rows)} slides can be scored, {_duplicates(sum(bool(r.get('duplicate_of')) for r in rows))}")
     if expected and expected["slides"]:
+        _show_withheld(expected)
         tiles = ", ".join(f"{name} {n}" for name, n in expected["tiles"].items())
         typer.echo(f"expected with {expected['workers']} workers: {_time(expected['seconds'])}, {expected['gigabytes']:.3f} GB; tiles: {tiles}")
         typer.echo(f"  {expected['how']}")
+
+
+def _duplicates(n: int) -> str:
+    return f"{n or 'none'} of them {'is a duplicate' if n == 1 else 'are duplicates'}"
+
+
+def _show_withheld(expected: Mapping[str, Any]) -> None:
+    """Which pipelines will give no answer, though the slides can be scored."""
+    n = expected["slides"]
+    for name, slides in expected["too_coarse"].items():
+        typer.echo(f"{name}: {slides} of {n} will be refused: coarser than its model needs (--upsample enlarges them)")
+    for name, slides in expected["unknown_tissue"].items():
+        typer.echo(f"{name}: {slides} of {n} will get no answer: the model at hand knows phantoms only; give one with --model {name}=FOLDER")
 
 
 def _cells(r: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -76,16 +77,27 @@ def run_and_report(start: Any, inputs: list[Path], as_json: bool, mpp_override: 
         run = start(on_progress=progress)
     failed = run.failed
     if as_json:
-        show_json({"folder": str(run.folder), "ok": len(run.results) - len(failed), "failed": failed})
+        show_json({"folder": str(run.folder), "ok": len(run.results) - len(failed), "failed": failed, "answers": run.answers})
     else:
         typer.echo(f"{len(run.results) - len(failed)} of {len(run.results)} slides done; results in {run.folder / 'slides.csv'}")
         for slide_id, reason in failed.items():
             typer.echo(f"  failed: {slide_id}: {reason}")
+        for line in _withheld(run):
+            typer.echo(f"  {line}")
         for name, licence in _licences(run).items():
             typer.echo(f"  model {name} is from elsewhere; its licence: {licence}")
     if failed:
         return NOT_DONE if len(failed) == len(run.results) else SOME_FAILED
     return OK
+
+
+def _withheld(run: Any) -> Iterator[str]:
+    """A line for each pipeline that did not answer for every slide: a slide that is done may be one without any answer."""
+    for name, statuses in run.answers.items():
+        n, answered = sum(statuses.values()), statuses.get("ok", 0)
+        if n > answered:
+            told = ", ".join(f"{status} {k}" for status, k in statuses.items() if status != "ok")
+            yield f"{name}: answers for {answered} of {n}; {told}{', such as' if n - answered > 1 else ''}: {run.withheld[name]}"
 
 
 def _licences(run: Any) -> dict[str, str]:

@@ -78,9 +78,13 @@ def measure(pipelines: Sequence[str] | None, models: Mapping[str, str], device: 
 
 
 def estimate(rows: Sequence[Mapping[str, Any]], speed: Speed, cards: Mapping[str, Card]) -> dict[str, Any]:
-    """Hours and gigabytes for the slides that can be scored, and tiles by pipeline."""
+    """Hours and gigabytes for the slides that can be scored, tiles by pipeline, and how many of these slides each pipeline will not answer for.
+
+    ``too_coarse`` counts the slides that a pipeline's model will refuse, ``unknown_tissue`` the real ones on which a model of phantoms abstains.
+    """
     usable = [r for r in rows if r["verdict"] == "ok" and "mask" in r and not r.get("duplicate_of")]
-    tiles = dict.fromkeys(cards, 0)
+    tiles, coarse = dict.fromkeys(cards, 0), dict.fromkeys(cards, 0)
+    real = sum(not r.get("phantom") for r in usable)
     seconds = mm2 = 0.0
     for row in usable:
         mask, raster = unpacked(row["mask"]), Raster.from_json(row["mask"]["raster"])
@@ -89,6 +93,7 @@ def estimate(rows: Sequence[Mapping[str, Any]], speed: Speed, cards: Mapping[str
             try:
                 grid = TileGrid(make_raster(levels, tuple(row["mpp"]), card.mpp), card.tile_px, card.overlap_px)
             except SlideError:  # too coarse for this model
+                coarse[name] += 1
                 continue
             n = len(make_stage(name, "", grid, mask, raster, card.min_tissue).cells)
             tiles[name] += n
@@ -101,6 +106,8 @@ def estimate(rows: Sequence[Mapping[str, Any]], speed: Speed, cards: Mapping[str
         "not_estimated": sum(r["verdict"] == "ok" and "mask" not in r for r in rows),
         "tissue_mm2": round(mm2, 1),
         "tiles": tiles,
+        "too_coarse": {name: n for name, n in coarse.items() if n},
+        "unknown_tissue": {name: real for name, card in cards.items() if real and card.trained_on.domain == "phantom"},
         "seconds": round(wall if usable else 0.0, 1),
         "hours": round(wall / 3600 if usable else 0.0, 3),
         "gigabytes": round((mm2 * speed.bytes_per_mm2 + len(usable) * speed.bytes_per_slide) / 1e9, 6),

@@ -52,6 +52,7 @@ def _header(slide: Slide) -> dict[str, Any]:
         "label": any("label" in place or "macro" in place for place in private),
         "patient_data": private,
         "warnings": list(slide.warnings),
+        "phantom": slide.is_phantom,
     }
 
 

@@ -160,6 +160,9 @@ def find_reader(path: Path, name: str | None = None) -> type[Reader]:
     raise UnsupportedFormatError(f"{path}: {_what_it_is(path)}; {known}")
 
 
+_PACKED = {b"PK\x03\x04": "ZIP archive", b"\x1f\x8b": "gzip file", b"7z\xbc\xaf": "7-Zip archive", b"Rar!": "RAR archive", b"%PDF": "PDF"}
+
+
 def _what_it_is(path: Path) -> str:
     if path.is_dir():
         return _what_folder_it_is(path)
@@ -171,6 +174,8 @@ def _what_it_is(path: Path) -> str:
         return "a Philips iSyntax, which only its maker's library reads; export it as TIFF there, or convert it to OME-TIFF"
     if head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
         return "a TIFF that no reader can use (truncated, or not a brightfield RGB image)"
+    if packed := next((kind for start, kind in _PACKED.items() if head.startswith(start)), ""):
+        return f"a {packed}, not a slide; unpack or export what is in it"
     if b"\0" not in head:
         return "this is a text file, not a slide"
     return "not a slide format that any reader knows, or damaged at its start"

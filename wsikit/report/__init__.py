@@ -38,8 +38,10 @@ def write_reports(folder: Path) -> Path:
     if not (folder / "run.json").exists() or not results:
         raise StoreMismatchError(f"{folder}: no results of a wsikit run here; give the folder that wsikit score wrote with -o")
     run = json.loads((folder / "run.json").read_bytes())
+    place = {case["slide_id"]: i for i, case in enumerate(run["job"]["slides"])}
+    results.sort(key=lambda r: place.get(r["slide_id"], len(place)))  # as in slides.csv
     pages = Environment(loader=PackageLoader("wsikit.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    pages.globals.update(statement=RESEARCH_USE_ONLY, answer=answer, grading=grading, reviewed=reviewed)
+    pages.globals.update(statement=RESEARCH_USE_ONLY, answer=answer, brief=brief, grading=grading, reviewed=reviewed)
     out = folder / "reports"
     for result in results:
         picture = folder / "slides" / f"{result['slide_id']}.png"
@@ -76,6 +78,11 @@ def answer(r: Mapping[str, Any]) -> str:
     if r["status"] != "ok":
         return f"{r['status']}: {r['reason']}"
     return _given(r) + (f"; on a slide that was enlarged {r['enlarged']:g} × for this model" if "enlarged" in r else "")
+
+
+def brief(r: Mapping[str, Any]) -> str:
+    """The same for a table of many slides: of an answer that is withheld, why, and not what to do about it."""
+    return answer(r) if r["status"] == "ok" else answer(r).partition("; ")[0]
 
 
 def _given(r: Mapping[str, Any]) -> str:

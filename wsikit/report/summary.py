@@ -42,13 +42,10 @@ def throughput(run: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> 
     except (KeyError, TypeError, ValueError):
         seconds = 0.0
     if seconds > 0:
-        facts.append(
-            (
-                "Last pass",
-                f"{seconds:.0f} s with {run.get('workers', '?')} worker{'' if run.get('workers') == 1 else 's'} (a resumed run counts the last pass only)",
-            )
-        )
-        if not run.get("resumed"):
+        facts.append(("Last pass", f"{seconds:.0f} s with {run.get('workers', '?')} worker{'' if run.get('workers') == 1 else 's'}"))
+        if before := run.get("slides_before"):  # what this pass found done would count as done in no time
+            facts.append(("Begun earlier", f"{before} of {len(results)} slides"))
+        else:
             facts.append(("Throughput", f"{3600 * len(done) / seconds:.0f} slides/h, {sum(r['tissue_mm2'] for r in done) / seconds:.2f} mm² of tissue/s"))
     spent = run.get("worker_seconds")
     if isinstance(spent, Mapping) and spent:

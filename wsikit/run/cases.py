@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -224,10 +225,11 @@ def _stem(path: Path) -> str:
 
 
 def safe_id(text: str) -> str:
-    """A name that is one path component on every system.
+    """A name that is one path component on every system; letters lose their accents, however those are written in the file's name.
 
-    >>> safe_id("../S 12/3.svs"), safe_id("...")
-    ('S_12_3.svs', 'slide')
+    >>> safe_id("../S 12/3.svs"), safe_id("Präparat 1"), safe_id("...")
+    ('S_12_3.svs', 'Praparat_1', 'slide')
     """
-    cleaned = re.sub(r"[^A-Za-z0-9._-]+", "_", text).strip("._-")[:80].rstrip("._-")
+    plain = "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
+    cleaned = re.sub(r"[^A-Za-z0-9._-]+", "_", plain).strip("._-")[:80].rstrip("._-")
     return cleaned or "slide"

@@ -94,6 +94,7 @@ class Driver:
     task_seconds: float = 1800.0
     clock: Clock = field(default_factory=Clock)
     copies: Copies | None = None
+    before: int = 0  # slides of which an earlier pass had done something
 
     def run(self) -> Packed:
         """Work until every slide has a result; returns what the tables need of them, by id.
@@ -207,9 +208,12 @@ class Driver:
         path = store_path(self.folder, slide.slide_id)
         slide.plan = load_plan(str(path), digest_of(SlideStore(path).attributes))
         if is_complete(path, slide.plan, self.job):
+            self.before += 1
             self._stored(slide, spent)
             return
-        slide.todo.extend(missing_blocks(path, slide.plan).items())
+        missing = missing_blocks(path, slide.plan)
+        self.before += missing != slide.plan.work()
+        slide.todo.extend(missing.items())
         tiles = sum(_tiles(slide.plan, block, names) for block, names in slide.todo)
         self.on_progress(Progress("planned", slide.slide_id, blocks=len(slide.todo), tiles=tiles, seconds=spent))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,14 +26,16 @@ class Run:
     """A run's folder and what it found.
 
     ``results`` are the slides' results by id, each read from ``slides/<slide_id>.json`` when asked for; ``failed`` says why each failed
-    slide failed, by id; ``seconds`` is the workers' time by stage,
-    added up over this run's blocks.
+    slide failed, by id; ``seconds`` is the workers' time by stage, added up over this run's blocks; ``answers`` counts, for each pipeline, the slides
+    of each status (ok, abstained, refused, failed), and ``withheld`` has the first reason for which a pipeline gave none.
     """
 
     folder: Path
     results: Results
     failed: dict[str, str]
     seconds: dict[str, float] = field(default_factory=dict)
+    answers: dict[str, dict[str, int]] = field(default_factory=dict)
+    withheld: dict[str, str] = field(default_factory=dict)
 
     def store(self, slide_id: str) -> SlideStore:
         """The store of a slide."""
@@ -63,18 +66,24 @@ def carry_out(folder: Path, job: Job, where: Where, on_progress: Callable[[Progr
             results = driver.run()
         _clear_strays(folder, results)
         slides, failed = {}, {}
+        answers: dict[str, Counter[str]] = {name: Counter() for name in job.models}
+        withheld: dict[str, str] = {}
         for slide_id in (case.slide_id for case in job.slides):
             result = results[slide_id]
             if "slide" in result:
                 slides[slide_id] = result["slide"]["digest"]
             if result["status"] == "failed":
                 failed[slide_id] = result["reason"]
+            for name, answer in result["pipelines"].items():
+                answers[name][answer["status"]] += 1
+                if answer["status"] != "ok":
+                    withheld.setdefault(name, answer["reason"])
         seconds = {stage: round(value, 3) for stage, value in sorted(driver.clock.seconds.items())}
-        done = {"started": started, "finished": now(), "workers": pool.workers, "worker_seconds": seconds}
+        done = {"started": started, "finished": now(), "workers": pool.workers, "worker_seconds": seconds, "slides_before": driver.before}
         write_run(folder, job, **done, slide_digests=slides, files=table_digests(folder))
         if copies is not None:
             copies.finish()
-    return Run(folder, Results(folder, (case.slide_id for case in job.slides)), failed, seconds)
+    return Run(folder, Results(folder, (case.slide_id for case in job.slides)), failed, seconds, {k: dict(v) for k, v in answers.items()}, withheld)
 
 
 def _clear_strays(folder: Path, results: Mapping[str, Mapping[str, Any]]) -> None:
