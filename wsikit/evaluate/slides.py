@@ -48,7 +48,7 @@ def score_rows(card: Card, folder: Path, rows: list[tuple[str, str, float | None
 
 def slide_ids(run: Run) -> dict[str, str]:
     """Slide ids of a run by path."""
-    with (run.folder / "slides.csv").open(newline="") as f:
+    with (run.folder / "slides.csv").open(encoding="utf-8", newline="") as f:
         return {row["path"]: row["slide_id"] for row in csv.DictReader(f)}
 
 

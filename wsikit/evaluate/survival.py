@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,7 @@ def evaluate_survival(folder: Path, labels: Path, run: Path | None, draws: int =
     return facts | {"events": int(mine.event.sum())} | _scores(model, mine, [answers[p] for p in usable], draws)
 
 
-def _endpoint(model: CoxRisk, rows: list[dict[str, str]]) -> str:
+def _endpoint(model: CoxRisk, rows: Sequence[Mapping[str, str]]) -> str:
     """The model's endpoint, which must be that of the labels, where they say it."""
     named = {r.get("endpoint", "") for r in rows} - {""}
     if named and model.spec.endpoint not in named:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import fnmatch
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -116,7 +116,7 @@ def _together(tables: dict[str, pd.DataFrame], patients: list[str]) -> pd.DataFr
     return whole
 
 
-def read_outcome(path: Path, rows: list[dict[str, str]], outcome: str) -> tuple[FollowUp, pd.DataFrame]:
+def read_outcome(path: Path, rows: Sequence[Mapping[str, str]], outcome: str) -> tuple[FollowUp, pd.DataFrame]:
     """A yes/no column as follow-up, and all other columns as text by patient.
 
     Raises

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from wsikit.models import family
 from wsikit.models._card import Card
 from wsikit.models.exchange.encoders import encoder_card
 from wsikit.resolution import parse_number
+from wsikit.spreadsheet import Row
 from wsikit.train.classify import Options, train_classifier
 from wsikit.train.detect import Points, train_detector
 from wsikit.train.labels import Labelled, check_patients, read_labels, read_mpp, read_table
@@ -147,7 +148,7 @@ def read_points(path: Path) -> list[Points]:
 
 def _read_rows(path: Path) -> list[Points]:
     """A CSV with a row for each point."""
-    by_slide: dict[str, list[dict[str, str]]] = {}
+    by_slide: dict[str, list[Row]] = {}
     for row in read_table(path, ["path", "patient", "x", "y", "label"]):
         by_slide.setdefault(row["path"], []).append(row)
     found = []
@@ -198,7 +199,7 @@ def _common(out: Path, pipeline: str, task: str, classes: list[str], mpp: float,
     return {"name": name, "pipeline": pipeline, "task": task, "classes": classes, "mpp": mpp, "licence": LICENCE, "trained_on": about}
 
 
-def _number(where: str, row: dict[str, str], key: str) -> float:
+def _number(where: str, row: Mapping[str, str], key: str) -> float:
     value = parse_number(row[key])
     if value is None or not math.isfinite(value):
         raise LabelsError(f"{where}: {key} '{row[key]}' is not a number")
