@@ -139,7 +139,7 @@ def test_a_model_folder_without_card(score: Any, small: Path, tmp_path: Path) ->
 
 CSVS = {
     "file,patient\na.tif,P1\n": ["no column 'path'", "file, patient"],
-    "path;patient\na.tif;P1\n": ["no column 'path'", "path;patient", "commas"],
+    "path|patient\na.tif|P1\n": ["no column 'path'", "path|patient"],
     "": ["no slides in it"],
     "path,patient\n": ["no slides in it"],
     "path,patient\n,P1\n": ["line 2 has no path"],
