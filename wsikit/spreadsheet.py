@@ -10,7 +10,6 @@ from wsikit.errors import LabelsError
 
 SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab"}  # where the comma is the decimal mark, Excel separates by semicolons
 _QUOTED = re.compile('"[^"]*"')
-_THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+(\.\d*)?")
 
 
 class Row(dict[str, str]):
@@ -29,8 +28,7 @@ def read_rows(path: Path) -> tuple[list[str], list[Row]]:
     Raises
     ------
     LabelsError
-        It cannot be read, two columns have one name, a row has more values than there are columns, or a number between commas may be one with
-        decimals or one with thousands.
+        It cannot be read, two columns have one name, or a row has more values than there are columns.
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as f:
@@ -57,8 +55,4 @@ def _row(path: Path, line: int, header: list[str], cells: list[str], separator: 
     if any(cells[len(header) :]):  # 0,25 without quotes would be read as 0
         what = SEPARATORS[separator]
         raise LabelsError(f"{path}: line {line} has more values than the header has columns; put a value with a {what} in quotes")
-    row = Row({name: cell for name, cell in zip(header, [*cells, *[""] * len(header)], strict=False) if name}, line)
-    for name, cell in row.items():
-        if separator == "," and _THOUSANDS.fullmatch(cell):
-            raise LabelsError(f"{path}: line {line}: {name} '{cell}' may be {cell.replace(',', '')} or a number with decimals; write it without a comma")
-    return row
+    return Row({name: cell for name, cell in zip(header, [*cells, *[""] * len(header)], strict=False) if name}, line)
