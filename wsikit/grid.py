@@ -99,7 +99,8 @@ def make_raster(levels: Sequence[Level], mpp: tuple[float, float], want_mpp: flo
     if not upsample and min(step) < 1 / MAX_UPSAMPLE:
         raise ResolutionMismatchError(
             f"the slide has {max(mpp):.4g} µm/px, {want_mpp:.4g} µm/px is needed: enlarging by more than {MAX_UPSAMPLE} × invents detail; "
-            "use a slide scanned finer, a model for coarser slides, or --upsample (upsample=True), which the result then says"
+            "use a slide scanned finer, or a model for coarser slides (wsikit train and tile take --mpp); "
+            "wsikit score --upsample (upsample=True) enlarges it, which the result then says"
         )
     return raster_at(level, mpp, step)
 

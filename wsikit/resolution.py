@@ -13,7 +13,7 @@ APPROXIMATE = "objective (approximate)"
 AGREES = 1.6  # makers' 40x scans lie between 0.22 and 0.26 µm/px; another objective's are twice that or half
 _WIDE_CAMERAS = ("mirax",)  # its 20x scans have 0.23 µm/px
 _THOUSANDS_OR_DECIMALS = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}")
-ADVICE = "pass --mpp-override, or an mpp column in the CSV"
+ADVICE = "pass --mpp-override, or an mpp column in the CSV (for train and evaluate, in the labels)"
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,6 +37,21 @@ def test_a_missing_file(score: Any, cli: Any, tmp_path: Path) -> None:
     assert score(missing) == f"{missing}: no such file or folder; check the path"
 
 
+@pytest.mark.parametrize(
+    ("typed", "says"),
+    [
+        (["--slides-per-hour", "--model", "phantom-mitosis"], "--model is what stages are timed with"),
+        (["--pipeline", "mitosis"], "--pipeline is for --slides-per-hour"),
+        (["--workers", 0], "--workers is for --slides-per-hour"),
+    ],
+    ids=str,
+)
+def test_an_option_of_the_other_bench_is_refused(cli: Any, tmp_path: Path, typed: list[Any], says: str) -> None:
+    answer = cli("bench", tmp_path / "a.svs", *typed)
+    assert answer.code == 2
+    assert answer.error.startswith(says)
+
+
 def test_a_folder_without_slides(score: Any, cli: Any, tmp_path: Path) -> None:
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes/readme.txt").write_text("nothing here")
