@@ -12,6 +12,7 @@ import tifffile
 
 import wsikit as wk
 from wsikit.readers._container import missing_tiles
+from wsikit.run.missing import AROUND, INSIDE, _in_tissue
 from wsikit.testing.dicom import Layout, write_dicom
 from wsikit.testing.phantom import Spec, make_phantom, write_pyramid
 
@@ -81,3 +82,22 @@ def test_frames_that_a_sparse_dicom_slide_lacks(picture: np.ndarray, tmp_path: P
     write_dicom(tmp_path / "hole", [hole, rgb[::4, ::4]], 0.5, layout)
     run = wk.score([tmp_path / "hole"], tmp_path / "run2", ["sts-subtype"])
     assert "1 tiles in the tissue are missing from the file, the first of 128 × 128 px at x 640, y 768 of level 0" in run.failed["hole"]
+
+
+def test_all_gaps_at_once_are_told_as_each_alone() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(40):
+        tissue = rng.random(rng.integers(1, 40, 2)) < rng.random()
+        dx, dy = rng.uniform(3, 40, 2)
+        corners = rng.integers(0, np.array([tissue.shape[1] * dx, tissue.shape[0] * dy]).astype(int) + 9, (30, 2))
+        boxes = np.hstack([corners, rng.integers(1, 200, (30, 2))])
+        assert _in_tissue(boxes, tissue, (dx, dy)).tolist() == [_alone(box, tissue, dx, dy) for box in boxes.tolist()]
+
+
+def _alone(box: list[int], tissue: np.ndarray, dx: float, dy: float) -> bool:
+    x, y, w, h = box
+    rows, columns = (slice(int(a / d), int(np.ceil(b / d))) for a, b, d in ((y, y + h, dy), (x, x + w, dx)))
+    inside = tissue[rows, columns]
+    rim = tissue[max(0, rows.start - 2) : rows.stop + 2, max(0, columns.start - 2) : columns.stop + 2]
+    around = (rim.sum() - inside.sum()) / max(1, rim.size - inside.size)
+    return bool(inside.size) and bool(inside.mean() >= INSIDE or around >= AROUND)
