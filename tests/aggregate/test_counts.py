@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import poisson
 
-from wsikit.aggregate.counting import count_slide
+from wsikit.aggregate.counting import count_slide, near_threshold
 from wsikit.aggregate.hotspot import Hotspot
 from wsikit.aggregate.rates import poisson_interval
+from wsikit.models._card import Detection
 
 # exact 95 % limits of a Poisson mean (Garwood, Biometrika 1936; Ulm, Am J Epidemiol 1990)
 PUBLISHED = {
@@ -42,6 +44,12 @@ def test_a_count_is_divided_by_tissue() -> None:
     assert (result["area_mm2"], result["per_mm2"]) == (12.5, 1.6)
     assert (result["low"], result["high"]) == pytest.approx((12.2165 / 12.5, 30.888 / 12.5), abs=1e-4)
     assert result["hotspot"] == spot.to_json()
+
+
+def test_detections_near_the_threshold_are_told_unless_lower_ones_are_not_kept() -> None:
+    score = np.float32([0.31, 0.42, 0.49, 0.5, 0.58, 0.61, 0.9])
+    assert near_threshold(score, Detection(threshold=0.5)) == {"within": 0.1, "counted": 2, "not_counted": 2}
+    assert near_threshold(score, Detection(threshold=0.5, keep_above=0.45)) == {"within": 0.1, "counted": 2, "not_counted": None}
 
 
 def test_no_mitoses_is_a_count_with_an_upper_bound() -> None:

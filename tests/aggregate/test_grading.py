@@ -7,7 +7,7 @@ import pytest
 
 from wsikit.aggregate.counting import Counting, Grounds, count_mitoses, parse_counting
 from wsikit.aggregate.grading import PRESETS, grade
-from wsikit.aggregate.hotspot import Hotspot, Window
+from wsikit.aggregate.hotspot import SHAPES, Hotspot, Window
 from wsikit.aggregate.rates import DetectorError, corrected_rate, detector_error, poisson_interval, score_probabilities
 from wsikit.errors import UsageError
 
@@ -126,6 +126,20 @@ def test_each_preset_is_counted_in_its_own_area() -> None:
         assert result["hotspot"]["shape"] == window.shape
         assert result["hotspot"]["chance"]["share_as_high"] == pytest.approx(1 / 201, abs=1e-4)
         assert result["corrected"]["slide"]["per_mm2"] == pytest.approx(result["per_mm2"] * 108 / 130, abs=1e-5)
+
+
+def test_a_preset_is_counted_in_the_shape_that_was_asked_for() -> None:
+    """Ten fields in a row, two mitoses each: no square of their area holds all of them, and consecutive fields do."""
+    diameter_px = 2 * np.sqrt(0.1734 / np.pi) * 2000
+    middles = np.column_stack([2000 + diameter_px * np.arange(10), np.full(10, 6000.0)])
+    position = np.concatenate([middles, middles + 20])
+    ground = Grounds(np.ones((700, 700), bool), (16.0, 16.0), (0.5, 0.5))
+    found = {s: count_mitoses(position, 0, 0.5, ground, Window(2.0, s), gradings=["fnclcc"], facts=TOLD)["grading"]["fnclcc"] for s in SHAPES}
+    assert {s: g["window"]["shape"] for s, g in found.items()} == {s: s for s in SHAPES}
+    assert {g["window"]["window_mm2"] for g in found.values()} == {1.734}
+    assert len(found["fields"]["window"]["fields"]) == 10
+    assert found["square"]["count_in_area"] < 10 < found["fields"]["count_in_area"] <= 20
+    assert (found["square"]["score"], found["fields"]["score"]) == ("1", "2" if found["fields"]["count_in_area"] < 20 else "3")
 
 
 def test_no_tissue_and_little_tissue_give_what_they_can() -> None:

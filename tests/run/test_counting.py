@@ -40,6 +40,9 @@ def test_aggregating_with_another_window_changes_results_shapes_and_tables(undis
     assert (after["hotspot"]["shape"], after["hotspot"]["window_mm2"]) == ("circle", 0.03)
     assert 0 < after["hotspot"]["count"] <= after["count"]
     assert after["grading"]["fnclcc"]["flags"][:2] == ["insufficient_area", "rescaled"]
+    score = wk.open_store(run / "slides/small.zarr").tables()["mitosis"]["score"]
+    near = after["near_threshold"]
+    assert near["counted"] + near["not_counted"] == (abs(score - after["threshold"]) <= 0.1).sum()
     shapes = json.loads((run / "slides/small.geojson").read_text())["features"]
     spot = next(s for s in shapes if s["properties"]["classification"]["name"] == "Hotspot")
     assert len(spot["geometry"]["coordinates"][0]) > 90, "a circle, not a box"
@@ -49,6 +52,7 @@ def test_aggregating_with_another_window_changes_results_shapes_and_tables(undis
     assert not list(verify_run(run)), "receipts are of what was made again"
     page = (write_reports(run).parent / "small.html").read_text()
     assert "densest circle" in page
+    assert "within 0.1 of the model" in page
     assert "FNCLCC mitotic score" in page
     assert "mitotic component only" in page
     assert aggregate_run(run) == 1, "without a choice it is counted as before"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from shapely.geometry import box
 
 import wsikit as wk
 from wsikit.aggregate.counting import Counting
@@ -21,9 +23,11 @@ from wsikit.evaluate import evaluate_model
 from wsikit.export.corrections import corrections, read_geojson
 from wsikit.grid import Raster
 from wsikit.models import Card, load_network
+from wsikit.review import Review
 from wsikit.review.files import from_qupath
 from wsikit.run import Run
 from wsikit.run.again import aggregate_run
+from wsikit.run.job import Job, read_run
 from wsikit.run.reviewed import open_review
 from wsikit.slide import open_slide
 from wsikit.testing.regions import write_region_phantom
@@ -135,6 +139,35 @@ def test_where_no_tumour_was_found_the_others_say_so(run: Run) -> None:
     for name in ("sts-subtype", "mitosis"):
         assert pipelines[name]["status"] == "abstained"
         assert pipelines[name]["reason"] == "answers are to be confined to 'tumour', and none was found"
+
+
+def test_a_person_counts_where_none_was_found_only_in_what_they_draw(run: Run, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(run.folder, tmp_path / "run"))
+    review = open_review(folder, "4", "AB")
+    x, y = review.store.tables()["mitosis"]["position"][0]
+    review.label("mitosis", (x, y), "mitosis")
+    answer = review.answer("mitosis")
+    assert (answer["status"], answer["count"]) == ("abstained", None)
+    assert answer["reason"] == "answers are to be confined to 'tumour', and none was found; what is drawn as tissue is counted in"
+    assert answer["people"]["off_tissue"] == 1
+    review.area("tissue", box(x - 200, y - 200, x + 200, y + 200))
+    answer = review.answer("mitosis")
+    assert (answer["status"], answer["count"]) == ("ok", 1)
+    assert 0 < answer["area_mm2"] == pytest.approx((400 * 0.5e-3) ** 2, rel=0.25)
+    assert answer["withheld"] == "answers are to be confined to 'tumour', and none was found"
+
+
+def test_a_persons_count_is_not_confined_to_a_region_whose_answer_was_withheld(run: Run, tmp_path: Path) -> None:
+    """Its mask is stored, and means nothing."""
+    folder = Path(shutil.copytree(run.folder, tmp_path / "run"))
+    job, store = Job.model_validate(read_run(folder)["job"]), wk.open_store(folder / "slides/3.zarr")
+    withheld = store.result["pipelines"] | {n: {"status": "abstained", "reason": "unlike any tissue that is known"} for n in ("tumour", "mitosis")}
+    review = Review(store, job.cards(), "AB", withheld, counting=job.counting)
+    assert not review.tissue.any()
+    review.label("mitosis", tuple(review.store.tables()["mitosis"]["position"][0]), "mitosis")
+    answer = review.answer("mitosis")
+    assert (answer["status"], answer["count"]) == ("abstained", None)
+    assert answer["reason"].startswith("answers are to be confined to 'tumour', and that unlike any tissue")
 
 
 def test_a_region_that_nothing_finds_is_refused(trained: Trained, tmp_path: Path) -> None:

@@ -9,17 +9,19 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from wsikit.aggregate.features import is_measured
-from wsikit.aggregate.grading import PRESETS, grade
+from wsikit.aggregate.grading import FIELDS, PRESETS, grade
 from wsikit.aggregate.hotspot import Ground, Hotspot, Pair, Shape, Window, expected_maximum
 from wsikit.aggregate.rates import DetectorError, corrected_rate, poisson_interval
 from wsikit.errors import UsageError
+from wsikit.models._card import Detection
 
 NULL_STEPS = 12  # of the window's side, where chance is drawn
+NEAR = 0.1  # of the threshold: what is counted, or not, by little
 MOST_DRAWN = 20_000  # mitoses: with more, nobody asks whether there is a hotspot, and 200 draws take seconds
 
 
 class Counting(BaseModel):
-    """How mitoses are counted: area and shape of the densest window, and which published scores are wanted.
+    """How mitoses are counted: area and shape of the densest window, and which published scores are wanted, each of its own area in that shape.
 
     ``within`` names a model of regions that the answers are confined to, those of classifiers too.
     ``area_mm2`` None takes the model's own; ``field_mm`` is the diameter of a microscope's field, and ``fields`` how many there are.
@@ -130,7 +132,7 @@ def count_mitoses(
     if error is not None:
         result["corrected"] = _corrected(len(position), grounds.tissue_mm2, spot, error)
     if gradings:
-        result["grading"] = {name: _graded(name, position, grounds, facts or {}, error) for name in gradings}
+        result["grading"] = {name: _graded(name, position, grounds, window.shape, facts or {}, error) for name in gradings}
     return result
 
 
@@ -153,9 +155,21 @@ def count_slide(count: int, below_threshold: int, threshold: float, tissue_mm2: 
     }
 
 
-def _graded(name: str, position: np.ndarray, grounds: Grounds, facts: Mapping[str, str], error: DetectorError | None) -> dict[str, Any]:
-    """A preset is counted in its own area, never in another and rescaled."""
-    spot = grounds.hotspot(position, Window(PRESETS[name].area_mm2))
+def near_threshold(score: np.ndarray, detection: Detection) -> dict[str, Any]:
+    """How many detections, float32 (M,), score within `NEAR` of the threshold: counted ones, and others; those None where such low ones are not kept.
+
+    >>> near_threshold(np.float32([0.35, 0.45, 0.55, 0.95]), Detection(threshold=0.5))
+    {'within': 0.1, 'counted': 1, 'not_counted': 1}
+    """
+    counted = score >= np.float32(detection.threshold)
+    near = np.abs(score - np.float32(detection.threshold)) <= NEAR
+    all_kept = detection.keep_above <= detection.threshold - NEAR
+    return {"within": NEAR, "counted": int((near & counted).sum()), "not_counted": int((near & ~counted).sum()) if all_kept else None}
+
+
+def _graded(name: str, position: np.ndarray, grounds: Grounds, shape: Shape, facts: Mapping[str, str], error: DetectorError | None) -> dict[str, Any]:
+    """A preset is counted in its own area, never in another and rescaled; as fields, in as many as its rule says."""
+    spot = grounds.hotspot(position, Window(PRESETS[name].area_mm2, shape, FIELDS))
     assert spot is not None
     return grade(name, spot, facts, error)
 

@@ -14,6 +14,7 @@ from wsikit.aggregate.hotspot import Hotspot
 from wsikit.aggregate.rates import DetectorError, poisson_interval, score_probabilities
 
 COMPONENT = "mitotic component only, no grade: differentiation, necrosis and atypia are judged by a pathologist"
+FIELDS = 10  # of every rule here
 YES, NO = ("yes", "true", "1", "y"), ("no", "false", "0", "n")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ from skimage.morphology import remove_small_holes, remove_small_objects
 
 from wsikit.grid import Raster, TileGrid
 from wsikit.models._card import Segmentation
+from wsikit.store import SlideStore
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,15 @@ class Within:
     def to_json(self) -> dict[str, Any]:
         """For the results of those that were confined."""
         return {"region": self.name}
+
+
+def confined(store: SlideStore, name: str, answer: Mapping[str, Any] | None) -> Within:
+    """The region of pipeline ``name``, whose answer is given (None where it was not scored), that other answers are confined to, or why there is none."""
+    mask = store.region(name)
+    if answer is None or mask is None or answer["status"] != "ok":
+        why = "was not scored" if answer is None else answer["reason"] or answer["status"]
+        return Within(name, np.zeros_like(store.tissue(), bool), f"answers are to be confined to '{name}', and that {why}")
+    return Within(name, mask, "" if mask.any() else f"answers are to be confined to '{name}', and none was found")
 
 
 def mosaic(grid: TileGrid, cells: np.ndarray, squares: np.ndarray) -> np.ndarray:

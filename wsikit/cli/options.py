@@ -59,7 +59,8 @@ HotspotShape = Annotated[str | None, typer.Option("--hotspot-shape", help="squar
 FieldDiameter = Annotated[float | None, typer.Option("--field-diameter", help="mm across a microscope's field; the area is that of --fields of them.")]
 Fields = Annotated[int | None, typer.Option("--fields", help="How many fields. [default: 10]")]
 Grading = Annotated[
-    list[str] | None, typer.Option("--grading", help="Mitotic score, in its own area: fnclcc, uterine-spindle or uterine-epithelioid; repeatable. No grade.")
+    list[str] | None,
+    typer.Option("--grading", help="Mitotic score in its own area, of that shape: fnclcc, uterine-spindle, uterine-epithelioid; repeatable. No grade."),
 ]
 
 

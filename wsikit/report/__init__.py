@@ -97,7 +97,7 @@ def _given(r: Mapping[str, Any]) -> str:
         return (
             f"{r['count']} mitoses in {r['area_mm2']:.2f} mm², {r['per_mm2']:.1f}/mm² (95 % {r['low']:.1f}–{r['high']:.1f}); "
             f"densest {SHAPES.get(h.get('shape', 'square'), h.get('shape'))}: {h['count']} in {h['tissue_mm2']:.2f} mm² of tissue, "
-            f"{h['per_mm2']:.1f}/mm² ({h['low']:.1f}–{h['high']:.1f}){flags}{_chance(h)}{_corrected(r)}{_left_out(r)}"
+            f"{h['per_mm2']:.1f}/mm² ({h['low']:.1f}–{h['high']:.1f}){flags}{_chance(h)}{_near(r)}{_corrected(r)}{_left_out(r)}"
         )
     if "region_mm2" in r:
         return f"{r['region']} {r['region_mm2']:.2f} mm², {r['share']:.0%} of the tissue"
@@ -118,11 +118,17 @@ def grading(r: Mapping[str, Any]) -> list[str]:
             p = ", ".join(f"{score}: {v:.2f}" for score, v in g["probability"].items())
             flags = "".join(f"; {FLAGS[f]}" for f in g["flags"])
             assumed = "".join(f"; assumes {a}" for a in g["assumes"])
-            told = f"{g['score']} ({p}; {g['count_in_area']:.4g} in {g['area_mm2']} mm²{flags}){assumed}"
+            told = f"{g['score']} ({p}; {g['count_in_area']:.4g} in {_area(g)}{flags}){assumed}"
         else:
             told = f"{g['status'].replace('_', ' ')}, {g['reason']}"
         said.append(f"{g['title']}: {told}. {g['rule']}; {g['component']}.")
     return said
+
+
+def _area(g: Mapping[str, Any]) -> str:
+    """What a score was counted in."""
+    shape = g["window"].get("shape", "square")
+    return f"{g['area_mm2']} mm²" + ("" if shape == "square" else f" as {SHAPES[shape]}")
 
 
 def reviewed(r: Mapping[str, Any]) -> str:
@@ -144,6 +150,13 @@ def _chance(h: Mapping[str, Any]) -> str:
     if not (c := h.get("chance")):
         return ""
     return f"; scattered at random the densest would hold {c['expected']:.0f} (95 % up to {c['high']}; as many in {c['share_as_high']:.1%} of draws)"
+
+
+def _near(r: Mapping[str, Any]) -> str:
+    if not (n := r.get("near_threshold")):
+        return ""
+    more = "" if n["not_counted"] is None else f" and {n['not_counted']} that are not counted"
+    return f"; {n['counted']} that are counted{more} score within {n['within']:g} of the model's threshold"
 
 
 def _left_out(r: Mapping[str, Any]) -> str:

@@ -14,6 +14,7 @@ from shapely.geometry.base import BaseGeometry
 
 from wsikit.aggregate.counting import Counting, Grounds
 from wsikit.aggregate.features import Inputs
+from wsikit.aggregate.region import confined
 from wsikit.aggregate.searched import searched
 from wsikit.aggregate.survival import CoxRisk
 from wsikit.errors import UsageError
@@ -70,8 +71,9 @@ class Review:
         self.results = store.result["pipelines"] if results is None else results
         raster = store.attributes["survey"]["raster"]
         self.downsample: tuple[float, float] = (raster["downsample"][0], raster["downsample"][1])
-        region = store.region(self.counting.within) if self.counting.within else None
-        self._tissue0 = (store.tissue() == 1) if region is None else (store.tissue() == 1) & region
+        name = self.counting.within
+        self.within = confined(store, name, self.results.get(name)) if name else None
+        self._tissue0 = (store.tissue() == 1) if self.within is None else (store.tissue() == 1) & self.within.mask
         self._grounds: dict[str, tuple[np.ndarray, Grounds]] = {}
         self._lost: dict[str, np.ndarray] = {}
         self._tables = store.tables()

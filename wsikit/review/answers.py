@@ -23,7 +23,7 @@ def count_again(review: Review, pipeline: str) -> dict[str, Any]:
 
     ``people`` has how many were confirmed, rejected and added; how many counted objects nobody looked at; and how many that should count lie off
     the tissue and do not. Where the model withholds its answer (``withheld`` has its reason) only what people say counts; until they say something,
-    there is no count.
+    there is no count. Where counts are confined to a region that was not found, what people draw as tissue is all that is counted in.
     """
     before = review.results.get(pipeline, {})
     if before.get("status") != "ok" and (review.objects(pipeline).label == UNSEEN).all():
@@ -35,6 +35,8 @@ def count_again(review: Review, pipeline: str) -> dict[str, Any]:
     how: dict[str, Any] = {"gradings": review.counting.grading, "facts": review.facts, "chance": False}
     window = review.counting.window(detection.hotspot_mm2)
     answer = count_mitoses(found.position[counted], below, detection.threshold, review.grounds(pipeline), window, **how)
+    if answer["status"] != "ok" and review.within is not None and review.within.reason:
+        answer["reason"] = f"{review.within.reason}; what is drawn as tissue is counted in"
     if before.get("status") != "ok":
         answer["withheld"] = before.get("reason") or before.get("status", "not scored")
     seen, added = found.label != UNSEEN, np.arange(len(found.label)) >= found.n_model

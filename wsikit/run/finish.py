@@ -15,14 +15,14 @@ from safetensors.numpy import load_file
 
 from wsikit import RESEARCH_USE_ONLY, __version__
 from wsikit.aggregate.calls import call_slide, telling_tiles
-from wsikit.aggregate.counting import Grounds, count_mitoses
+from wsikit.aggregate.counting import Grounds, count_mitoses, near_threshold
 from wsikit.aggregate.doubt import outside_domain, poor_quality, unknown_colours
 from wsikit.aggregate.features import Inputs
 from wsikit.aggregate.mitosis import density_map, merge
 from wsikit.aggregate.occlusion import Contributions, contributions
 from wsikit.aggregate.outlier import mark_tiles
 from wsikit.aggregate.rates import detector_error
-from wsikit.aggregate.region import Within, describe_region, mosaic, region_mask
+from wsikit.aggregate.region import Within, confined, describe_region, mosaic, region_mask
 from wsikit.aggregate.searched import searched, without_flaws
 from wsikit.aggregate.survival import CoxRisk, predict_risk
 from wsikit.clock import Clock, timed
@@ -50,7 +50,7 @@ from wsikit.store.image import Placement, coarser, write_image
 
 NO_NUMBERS = (
     *("call", "probability", "tile_share", "doubt", "set", "coverage", "outlying", "count", "per_mm2"),
-    *("low", "high", "hotspot", "left_out", "corrected", "region_mm2", "share", "tiles", "explanation"),
+    *("low", "high", "hotspot", "left_out", "near_threshold", "corrected", "region_mm2", "share", "tiles", "explanation"),
     *("grading", "risk", "group", "survival", "survival_interval", "event_probability", "event_probability_interval", "features"),
 )
 SURVIVAL_INPUTS = "survival_inputs"
@@ -106,10 +106,9 @@ def aggregate_slide(run_dir: str, run_key: str, slide_id: str) -> None:
     results: dict[str, Any] = {}
     within = None
     for name, card in sorted(job.cards().items(), key=lambda item: item[0] != job.counting.within):
-        confined = within if name != job.counting.within else None
-        results[name] = _pipeline_result(store, card, job, plan.stages.get(name), confined)
-        if name == job.counting.within:
-            within = _within(store, name, results)
+        results[name] = _pipeline_result(store, card, job, plan.stages.get(name), within)
+        if name == job.counting.within:  # the first: what is within nothing comes after it
+            within = confined(store, name, results[name])
     results = {name: results[name] for name in job.cards()}
     more: dict[str, Any] = {}
     shutil.rmtree(path / "overlays" / RISK_PIPELINE, ignore_errors=True)
@@ -300,15 +299,6 @@ def _pipeline_result(store: SlideStore, card: Card, job: Job, stage: Stage | Non
     return _withheld(result, reason) | enlarged | {"model": model}
 
 
-def _within(store: SlideStore, name: str, results: Mapping[str, Any]) -> Within:
-    """The region that answers are confined to, or why there is none to confine them to."""
-    found, mask = results.get(name), store.region(name)
-    if found is None or mask is None or found["status"] != "ok":
-        why = "was not scored" if found is None else found["reason"] or found["status"]
-        return Within(name, np.zeros_like(store.tissue(), bool), f"answers are to be confined to '{name}', and that {why}")
-    return Within(name, mask, "" if mask.any() else f"answers are to be confined to '{name}', and none was found")
-
-
 def _inside(store: SlideStore, table: Any, within: Within | None) -> np.ndarray:
     """Which tiles have their centre in the region: bool (N,)."""
     if within is None:
@@ -338,7 +328,9 @@ def _count(store: SlideStore, card: Card, table: Table, job: Job, within: Within
     how: dict[str, Any] = {"gradings": counting.grading, "facts": facts, "error": detector_error(card.metrics)}
     window = counting.window(card.detection.hotspot_mm2)
     answer = count_mitoses(counted, len(score) - len(counted), card.detection.threshold, Grounds(tissue, downsample, store.mpp), window, **how)
-    if not tissue.any() and dull.any():
+    if answer["status"] == "ok":
+        answer["near_threshold"] = near_threshold(score, card.detection)
+    elif dull.any():
         answer["reason"] = f"all tissue {'of ' + repr(within.name) if within else 'of the slide'} is blurred, and nothing is counted there"
     return answer | {"left_out": {"blurred_mm2": round(float(dull.sum()) * math.prod(raster.mpp) / 1e6, 6)} | left_out}
 
