@@ -59,6 +59,34 @@ def test_a_slide_opens_as_one_lazy_pyramid_in_um(viewer: Any, phantom: Any) -> N
     assert session_of(viewer).store is None
 
 
+def test_several_slides_are_cases_to_choose_from(viewer: Any, phantom: Any, scored: Run, tmp_path: Path) -> None:
+    other = Path(shutil.copy(phantom.path, tmp_path / "other.tif"))
+    assert drop(viewer, phantom.path, other, scored.folder / "slides/lms.zarr")
+    assert shown(viewer) == {phantom.path.name}
+    cases = viewer.window.dock_widgets["Cases"]
+    names = [cases.table.item(i, 0).text() for i in range(cases.table.rowCount())]
+    assert names == [phantom.path.name, "other.tif", "lms"]
+    assert cases.count.text().startswith("3 slides.")
+    for row, name in ((1, "other.tif"), (2, "slide"), (0, phantom.path.name)):
+        cases._open(row, 0)
+        assert name in shown(viewer)
+
+
+def test_slides_of_the_same_name_are_listed_by_their_paths(viewer: Any, phantom: Any, tmp_path: Path) -> None:
+    again = Path(shutil.copy(phantom.path, tmp_path))
+    assert drop(viewer, phantom.path, again)
+    assert [r["slide_id"] for r in session_of(viewer).rows] == [str(phantom.path), str(again)]
+
+
+def test_a_run_among_others_is_refused_in_words(viewer: Any, phantom: Any, scored: Run) -> None:
+    from napari.utils.notifications import notification_manager
+
+    before = shown(viewer)
+    assert drop(viewer, scored.folder, phantom.path)
+    assert "a run is shown by itself" in notification_manager.records[-1].message
+    assert shown(viewer) == before
+
+
 def test_a_store_opens_with_its_overlays_in_the_slides_place(viewer: Any, scored: Run) -> None:
     assert drop(viewer, scored.folder / "slides/lms.zarr")
     assert {"slide", "sts-subtype: LMS", "mitosis", "mitosis hotspot"} <= shown(viewer)

@@ -57,14 +57,16 @@ class Cases(QWidget):
         self.table.horizontalHeader().setSortIndicator(-1, Qt.SortOrder.AscendingOrder)  # doubtful first, until a header is clicked
         self.table.resizeColumnsToContents()
         if rows:
-            self.count.setText(f"{len(rows)} slide{'' if len(rows) == 1 else 's, doubtful ones first'}. Research use only.")
+            order = ", doubtful ones first" if len(rows) > 1 and "status" in rows[0] else ""
+            self.count.setText(f"{len(rows)} slide{'' if len(rows) == 1 else 's'}{order}. Research use only.")
         self._mark()
 
     def _mark(self) -> None:
-        store = self.session.store
+        store, slide = self.session.store, self.session.slide
+        shown = store.slide_id if store is not None else slide.path.name if slide is not None else ""
         for i in range(self.table.rowCount()):
             item = self.table.item(i, 0)
-            if item is not None and store is not None and item.text() == store.slide_id:
+            if item is not None and item.text() == shown:
                 self.table.selectRow(i)
 
     def _open(self, row: int, _: int) -> None:

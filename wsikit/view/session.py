@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from qtpy.QtCore import QEvent, QObject, QTimer, Signal
 
-from wsikit.errors import StoreMismatchError, WsikitError
+from wsikit.errors import StoreMismatchError, UsageError, WsikitError
 from wsikit.review import Review
 from wsikit.run.reviewed import commit_reviews, open_review, run_of
 from wsikit.slide import Slide, open_slide
@@ -47,7 +47,7 @@ class Session(QObject):
         self.slide: Slide | None = None
         self.review: Review | None = None
         self.detections: dict[str, DetectionLayers] = {}
-        self._stores: dict[str, Path] = {}
+        self._cases: dict[str, Path] = {}
         self._planned: list[Planned] = []
         self._ranks: dict[Any, int] = {}
         self._said = False
@@ -79,43 +79,52 @@ class Session(QObject):
     # what to show
 
     def open(self, paths: Sequence[Path]) -> None:
-        """Show a slide, a store, or the most doubtful slide of a run; of several stores the first, and the others as cases.
+        """Show a slide, a store, or the most doubtful slide of a run; of several slides and stores the first, and all of them as cases.
 
         Raises
         ------
-        SlideError, StoreError
-            One cannot be opened; what was shown stays.
+        SlideError, StoreError, UsageError
+            One cannot be opened, or a run is one of several; what was shown stays.
         """
         self.show(find_targets(paths))
 
     def show(self, targets: Sequence[Target]) -> None:
         """Show what `find_targets` found."""
         first = targets[0]
-        if isinstance(first, Slide):
-            self.show_slide(first)
-        elif isinstance(first, Path):
+        if isinstance(first, Path):
             self.list_run(first)
-            self.open_case(next(r["slide_id"] for r in self.rows if r["slide_id"] in self._stores))
-        else:
-            self.show_store(first)
-            stores = [t for t in targets if isinstance(t, SlideStore)]
-            if len(stores) == 1 and (first.path.parent.parent / "run.json").exists():
-                self.list_run(first.path.parent.parent)
-            else:
-                self._stores = {t.slide_id: t.path for t in stores}
-                self.rows = [{"slide_id": t.slide_id} for t in stores]
-                self.listed.emit()
+            self.open_case(next(r["slide_id"] for r in self.rows if r["slide_id"] in self._cases))
+            return
+        self._show(first)
+        if len(targets) > 1:
+            self.list_cases([t for t in targets if not isinstance(t, Path)])
+        elif isinstance(first, SlideStore):
+            run = first.path.parent.parent
+            self.list_run(run) if (run / "run.json").exists() else self.list_cases([first])
+
+    def _show(self, target: SlideStore | Slide) -> None:
+        self.show_store(target) if isinstance(target, SlideStore) else self.show_slide(target)
+
+    def list_cases(self, targets: Sequence[SlideStore | Slide]) -> None:
+        """Take slides and stores for the list, by their names; by their paths where two have the same."""
+        names = [t.slide_id if isinstance(t, SlideStore) else t.path.name for t in targets]
+        self._cases = {name if names.count(name) == 1 else str(t.path): t.path for name, t in zip(names, targets, strict=True)}
+        self.rows = [{"slide_id": name} for name in self._cases]
+        for t in targets:
+            if isinstance(t, Slide) and t is not self.slide:
+                t.close()
+        self.listed.emit()
 
     def list_run(self, folder: Path) -> None:
         """Take a run's table, doubtful slides first."""
         self.folder = folder
-        self._stores = finished(folder)
+        self._cases = finished(folder)
         table = folder / "slides.csv"
         if table.is_file():
             with table.open(encoding="utf-8", newline="") as f:
                 self.rows = sorted(csv.DictReader(f), key=most_doubtful)
         else:
-            self.rows = [{"slide_id": k} for k in self._stores]
+            self.rows = [{"slide_id": k} for k in self._cases]
         self.listed.emit()
 
     def open_case(self, slide_id: str) -> None:
@@ -123,12 +132,13 @@ class Session(QObject):
 
         Raises
         ------
-        StoreError
-            It has no store, or that is damaged.
+        SlideError, StoreError
+            It has no store, or that is damaged, or it cannot be opened any more.
         """
-        if slide_id not in self._stores:
+        if slide_id not in self._cases:
             raise StoreMismatchError(f"{slide_id}: has no result to show; slides.csv says why")
-        self.show_store(open_store(self._stores[slide_id]))
+        path = self._cases[slide_id]
+        self._show(open_store(path) if is_result(path) else open_slide(path))
 
     def show_store(self, store: SlideStore) -> None:
         """Show a store; what is to be seen first is there on return, the rest follows."""
@@ -296,8 +306,14 @@ def find_targets(paths: Sequence[Path]) -> list[Target]:
     ------
     SlideError, StoreError
         One cannot be opened.
+    UsageError
+        A run is one of several.
     """
-    return [_target(path) for path in paths]
+    targets = [_target(path) for path in paths]
+    runs = [t for t in targets if isinstance(t, Path)]
+    if runs and len(targets) > 1:
+        raise UsageError(f"{runs[0]}: a run is shown by itself, with all of its slides; open the others after it, or in another window")
+    return targets
 
 
 def _target(path: Path) -> Target:
@@ -305,9 +321,12 @@ def _target(path: Path) -> Target:
         if not finished(path):
             raise StoreMismatchError(f"{path}: no slide of this run is finished yet")
         return path
-    if path.suffix == ".zarr" and (is_store(path) or not any((path / name).exists() for name in ("zarr.json", ".zattrs"))):
-        return open_store(path)
-    return open_slide(path)
+    return open_store(path) if is_result(path) else open_slide(path)
+
+
+def is_result(path: Path) -> bool:
+    """Whether a path is meant as a wsikit store, be it damaged; other OME-Zarr images are slides."""
+    return path.suffix == ".zarr" and (is_store(path) or not any((path / name).exists() for name in ("zarr.json", ".zattrs")))
 
 
 def is_store(path: Path) -> bool:
