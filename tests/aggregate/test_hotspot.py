@@ -12,11 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from wsikit.aggregate.hotspot import Ground, Hotspot, Window, expected_maximum, find_hotspot
+from wsikit.aggregate.hotspot import Ground, Hotspot, Window, expected_maximum
 from wsikit.aggregate.mitosis import density_map
 from wsikit.aggregate.rates import poisson_interval
 
 Pair = tuple[float, float]
+
+
+def find_hotspot(position: np.ndarray, tissue: np.ndarray, downsample: Pair, mpp: Pair, window: float | Window) -> Hotspot | None:
+    """A number is the area of a square."""
+    return Ground(tissue, downsample, mpp, window if isinstance(window, Window) else Window(window)).hotspot(position)
 
 
 def overlap(start: float, end: float, n: int, size: float) -> np.ndarray:

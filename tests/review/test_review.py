@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from shapely import Point, box
 
-from wsikit.aggregate.hotspot import find_hotspot
+from wsikit.aggregate.hotspot import Ground, Window
 from wsikit.aggregate.rates import poisson_interval
 from wsikit.errors import DamagedStoreError, OutputError, StoreMismatchError, UsageError
 from wsikit.review import UNSEEN
@@ -61,7 +61,7 @@ def test_numbers_equal_those_of_the_models_rules(folder: Path) -> None:
     tissue[:, (np.arange(tissue.shape[1]) + 0.5) * 16 < 1200.3] = False
     assert (review.tissue == tissue).all()
     kept = found.position[tissue[tuple((found.position // 16).astype(int).T[::-1])]]
-    spot = find_hotspot(kept, tissue, (16.0, 16.0), (0.5, 0.5), 2.0)
+    spot = Ground(tissue, (16.0, 16.0), (0.5, 0.5), Window(2.0)).hotspot(kept)
     assert spot is not None
     assert answer["count"] == len(kept) < len(found.position)
     assert answer["hotspot"] == spot.to_json()

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from wsikit.models import Card
 from wsikit.testing.phantom import Spec, Truth, write_phantom
+from wsikit.train.tiles import Source, draw_to_disk
 
 ABOUT = {"domain": "phantom", "description": "a test", "slides": 6, "patients": 6}
 
@@ -31,6 +36,17 @@ def sheets(tmp_path_factory: pytest.TempPathFactory) -> list[Sheet]:
         path = folder / f"{n}-{subtype}.tif"
         found.append(Sheet(path, f"P{n}", write_phantom(path, Spec(70 + n, subtype, 1024, 768, mitoses_per_mm2=90))))
     return found
+
+
+@pytest.fixture
+def draw_tiles(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., tuple[np.ndarray, np.ndarray]]:
+    """Tiles as training draws them, each time into a file of its own."""
+    folder, number = tmp_path_factory.mktemp("tiles"), count()
+
+    def draw(slides: Sequence[Source], card: Card, per_slide: int) -> tuple[np.ndarray, np.ndarray]:
+        return draw_to_disk(slides, card, per_slide, folder / f"{next(number)}.tiles")
+
+    return draw
 
 
 @pytest.fixture

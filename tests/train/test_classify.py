@@ -17,7 +17,7 @@ from wsikit.train.labels import Labelled
 from wsikit.train.presets import PLAIN
 from wsikit.train.recipe import Recipe, changed
 from wsikit.train.tasks import subtype
-from wsikit.train.tiles import draw_tiles
+from wsikit.train.tiles import Source
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def recipe(epochs: int, learning_rate: float = 2e-3) -> Recipe:
     return changed(PLAIN, {"batch": 8, "initial": "none", "stages": [{"epochs": epochs, "learning_rate": learning_rate}]}, "a test")
 
 
-def test_a_few_steps_learn_two_tissues_and_the_folder_loads(items: list[Labelled], classifier_fields: dict[str, Any], tmp_path: Path) -> None:
+def test_a_few_steps_learn_two_tissues_and_the_folder_loads(items: list[Labelled], classifier_fields: dict[str, Any], draw_tiles: Any, tmp_path: Path) -> None:
     lines: list[str] = []
     card = train_classifier(items, tmp_path / "m", classifier_fields, recipe(6, 0.02), Options(24, log=lines.append))
     assert lines[0] == "4 slides to train on, 2 to validate on, no patient in both"
@@ -42,7 +42,7 @@ def test_a_few_steps_learn_two_tissues_and_the_folder_loads(items: list[Labelled
     assert (validation["unit"], validation["patients"]) == ("tiles", 2)
     assert np.sum(validation["confusion"]) == validation["n"]
     model = load_model(tmp_path / "m")
-    images, owner = draw_tiles([(i.path, None) for i in items[4:]], card, 24)
+    images, owner = draw_tiles([Source(i.path) for i in items[4:]], card, 24)
     called = model.predict(images)["probability"].argmax(1)
     truth = np.array([card.classes.index(i.label) for i in items[4:]])[owner]
     recalls = [float((called[truth == k] == k).mean()) for k in (0, 1)]

@@ -18,7 +18,7 @@ from wsikit.train.classify import Options, train_classifier
 from wsikit.train.labels import Labelled, outer_folds
 from wsikit.train.presets import PRESETS
 from wsikit.train.recipe import changed
-from wsikit.train.tiles import Look, Source, draw_tiles
+from wsikit.train.tiles import Look, Source
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def pictures(sheets: list[Any], tmp_path: Path) -> list[Source]:
     return found
 
 
-def test_a_tile_image_gives_all_its_whole_tiles_in_its_patients_colours(pictures: list[Source], sheets: list[Any], card: Card) -> None:
+def test_a_tile_image_gives_all_its_whole_tiles_in_its_patients_colours(pictures: list[Source], sheets: list[Any], card: Card, draw_tiles: Any) -> None:
     bare = card.model_copy(update={"mpp": 0.5, "stain": "none"})
     images, owner = draw_tiles(pictures, bare, 1)
     assert owner.tolist() == [i for i in range(8) for _ in range(4)], "2 × 2 tiles of 64 px in 128 px, however many a slide gives"
@@ -52,20 +52,20 @@ def test_a_tile_image_gives_all_its_whole_tiles_in_its_patients_colours(pictures
     assert len(coarse) == 8, "64 px at 1 µm/px are the whole picture"
 
 
-def test_a_tile_image_without_mpp_or_too_small_is_refused(pictures: list[Source], card: Card) -> None:
+def test_a_tile_image_without_mpp_or_too_small_is_refused(pictures: list[Source], card: Card, draw_tiles: Any) -> None:
     with pytest.raises(MissingResolutionError):
         draw_tiles([Source(pictures[0].path)], card, 1)
     with pytest.raises(LabelsError, match="has 64 × 64 px at 1 µm/px, a tile has 128"):
         draw_tiles(pictures[:1], card.model_copy(update={"tile_px": 128}), 1)
 
 
-def test_a_kept_store_gives_the_slides_tiles(scored: Run, phantom: Any, card: Card) -> None:
+def test_a_kept_store_gives_the_slides_tiles(scored: Run, phantom: Any, card: Card, draw_tiles: Any) -> None:
     store = scored.folder / "slides/lms.zarr"
     fine = card.model_copy(update={"mpp": 0.5})
-    kept, slide = (draw_tiles([(path, None)], fine, 5)[0] for path in (store, phantom.path))
+    kept, slide = (draw_tiles([Source(path)], fine, 5)[0] for path in (store, phantom.path))
     assert np.array_equal(kept, slide)
     with pytest.raises(LabelsError, match="kept with stain 'macenko', the model is to see 'reinhard'"):
-        draw_tiles([(store, None)], fine.model_copy(update={"stain": "reinhard"}), 1)
+        draw_tiles([Source(store)], fine.model_copy(update={"stain": "reinhard"}), 1)
 
 
 def labelled(spec: str) -> list[Labelled]:

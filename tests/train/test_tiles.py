@@ -9,7 +9,7 @@ import pytest
 
 from wsikit.models import Card
 from wsikit.run import Run
-from wsikit.train.tiles import Look, draw_tiles
+from wsikit.train.tiles import Look, Source
 
 WEIGHTS = {"sha256": "0" * 64}
 
@@ -29,8 +29,8 @@ def test_training_sees_the_pixels_that_scoring_kept(scored: Run, phantom: Any, c
     assert kept.std() > 10
 
 
-def test_tiles_are_of_tissue_spread_over_it_and_owned(sheets: list[Any], card: Card) -> None:
-    slides = [(s.path, None) for s in sheets[:2]]
+def test_tiles_are_of_tissue_spread_over_it_and_owned(sheets: list[Any], card: Card, draw_tiles: Any) -> None:
+    slides = [Source(s.path) for s in sheets[:2]]
     images, owner = draw_tiles(slides, card, 6)
     assert (images.shape, images.dtype) == ((12, 64, 64, 3), np.uint8)
     assert owner.tolist() == [0] * 6 + [1] * 6
@@ -42,20 +42,20 @@ def test_tiles_are_of_tissue_spread_over_it_and_owned(sheets: list[Any], card: C
     assert np.array_equal(other, np.roll(images, 6, axis=0)), "a slide's tiles do not depend on the others"
 
 
-def test_no_more_tiles_than_there_are(sheets: list[Any], card: Card) -> None:
-    images, owner = draw_tiles([(sheets[0].path, None)], card, 10_000)
+def test_no_more_tiles_than_there_are(sheets: list[Any], card: Card, draw_tiles: Any) -> None:
+    images, owner = draw_tiles([Source(sheets[0].path)], card, 10_000)
     cells = (1024 * 768) / 128**2
     assert 10 < len(images) <= cells
     assert len(images) == len(owner)
 
 
-def test_an_mpp_of_the_csv_holds_over_the_files(sheets: list[Any], card: Card) -> None:
+def test_an_mpp_of_the_csv_holds_over_the_files(sheets: list[Any], card: Card, draw_tiles: Any) -> None:
     """Called twice as coarse, the slide has a tile where there were four."""
-    fine, _ = draw_tiles([(sheets[0].path, None)], card, 10_000)
-    coarse, _ = draw_tiles([(sheets[0].path, 1.0)], card, 10_000)
+    fine, _ = draw_tiles([Source(sheets[0].path)], card, 10_000)
+    coarse, _ = draw_tiles([Source(sheets[0].path, 1.0)], card, 10_000)
     assert len(coarse) > 2.5 * len(fine)
 
 
-def test_nothing_asked_for_is_nothing_drawn(card: Card) -> None:
+def test_nothing_asked_for_is_nothing_drawn(card: Card, draw_tiles: Any) -> None:
     images, owner = draw_tiles([], card, 5)
     assert (images.shape, owner.shape) == ((0, 64, 64, 3), (0,))

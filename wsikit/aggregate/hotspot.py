@@ -170,18 +170,6 @@ class Ground:
         return Hotspot.counted(self.box(row, column), float(self.areas[row, column]), int(counts[row, column]), flags, self.window)
 
 
-def find_hotspot(position: np.ndarray, tissue: np.ndarray, tissue_downsample: Pair, mpp: Pair, window: float | Window) -> Hotspot | None:
-    """The window with the most mitoses; None without tissue. A number is the area in mm² of a square.
-
-    Parameters
-    ----------
-    position : float64 (M, 2) x, y of counted mitoses, level-0 px
-    tissue : bool (H, W), a pixel covering ``tissue_downsample`` level-0 px (x, y)
-    mpp : µm per level-0 px (x, y)
-    """
-    return Ground(tissue, tissue_downsample, mpp, window if isinstance(window, Window) else Window(window)).hotspot(position)
-
-
 def best_place(counts: np.ndarray, areas: np.ndarray, area_mm2: float) -> tuple[int, int, tuple[str, ...]]:
     """Row and column of the best of all places, and its flags."""
     valid = areas >= MIN_TISSUE_SHARE * area_mm2 - 1e-8

@@ -52,16 +52,6 @@ def auc_at(train: FollowUp, test: FollowUp, risk: np.ndarray, months: float) -> 
     return float((right.mean(1) * w[case]).sum() / w[case].sum())
 
 
-def mean_auc(train: FollowUp, test: FollowUp, risk: np.ndarray, months: np.ndarray) -> float:
-    """`auc_at` averaged over times, weighted by how much the test patients' survival falls between them (Lambert & Chevret 2014)."""
-    values = np.array([auc_at(train, test, risk, t) for t in months])
-    if len(values) == 1:
-        return float(values[0])
-    s = kaplan_meier(test.time_months, test.event).at(months)
-    falls = -np.diff(np.concatenate([[1.0], s]))
-    return float((values * falls).sum() / (1 - s[-1]))
-
-
 def brier(train: FollowUp, test: FollowUp, survival: np.ndarray, months: np.ndarray) -> np.ndarray:
     """Mean squared error of predicted survival at these times, weighted for censoring: float64 (T,) (Graf et al., Stat Med 1999).
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -112,10 +112,10 @@ def is_tile_image(path: Path) -> bool:
         return slide.reader == "image" and max(slide.size) <= TILE_IMAGE_PX
 
 
-def draw_tiles(
-    slides: Sequence[tuple[Path, float | None] | Source], card: Card, per_slide: int, on_slide: Callable[[int], None] = lambda _: None
-) -> tuple[np.ndarray, np.ndarray]:
+def draw_to_disk(slides: Sequence[Source], card: Card, per_slide: int, path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Up to ``per_slide`` tiles of each slide, evenly spread over its tissue; of a tile image all.
+
+    They are in a file that is mapped, so that more than fit the memory can be learnt from.
 
     Returns
     -------
@@ -128,27 +128,10 @@ def draw_tiles(
         A slide cannot be used.
     LabelsError
         A store holds no pixels that can be used, or an image is smaller than a tile.
-    """
-    images, owner = [], []
-    for i, tile in drawn(slides, card, per_slide, on_slide):
-        images.append(tile)
-        owner.append(i)
-    side = card.tile_px
-    return np.stack(images) if images else np.empty((0, side, side, 3), np.uint8), np.array(owner, np.int64)
-
-
-def draw_to_disk(slides: Sequence[Source], card: Card, per_slide: int, path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """The same into a file that is then mapped, so that more tiles than fit the memory can be learnt from.
-
-    Raises
-    ------
-    SlideError, LabelsError
-        See `draw_tiles`.
     OutputError
         The disk has no room for them.
     """
-    shape = (card.tile_px, card.tile_px, 3)
-    return to_disk(drawn(slides, card, per_slide, lambda _: None), len(slides) * per_slide, shape, path)
+    return to_disk(drawn(slides, card, per_slide), len(slides) * per_slide, (card.tile_px, card.tile_px, 3), path)
 
 
 def to_disk(found: Iterator[tuple[int, np.ndarray]], most: int, shape: tuple[int, int, int], path: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -180,11 +163,8 @@ def to_disk(found: Iterator[tuple[int, np.ndarray]], most: int, shape: tuple[int
         return (np.memmap(path, np.uint8, "c", shape=whole) if len(owned) else np.empty(whole, np.uint8)), owned
 
 
-def drawn(
-    slides: Sequence[tuple[Path, float | None] | Source], card: Card, per_slide: int, on_slide: Callable[[int], None] = lambda _: None
-) -> Iterator[tuple[int, np.ndarray]]:
-    """The tiles of `draw_tiles` one by one, each with the number of its slide."""
-    sources = [s if isinstance(s, Source) else Source(*s) for s in slides]
+def drawn(sources: Sequence[Source], card: Card, per_slide: int) -> Iterator[tuple[int, np.ndarray]]:
+    """The tiles of `draw_to_disk` one by one, each with the number of its slide."""
     picture = [is_tile_image(s.path) for s in sources]
     stains = stain_fits([s for s, is_picture in zip(sources, picture, strict=True) if is_picture], card)
     for i, source in enumerate(sources):
@@ -195,7 +175,6 @@ def drawn(
             for x, y in TileGrid(look.raster, card.tile_px, card.overlap_px).corners_px(evenly(look.cells(card), per_slide)).tolist():
                 yield i, look.read(x, y, card.tile_px)
             look.slide.close()
-        on_slide(i)
 
 
 def evenly(cells: np.ndarray, count: int) -> np.ndarray:
