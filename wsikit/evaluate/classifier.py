@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from wsikit.train.labels import Labelled, of_several_classes, read_labels
 
 FOLDER, DRAWS = "evaluation", BOOTSTRAP_DRAWS
 FEW = 50  # patients, of which an ECE is not stable
+People = Sequence[tuple[Labelled, Mapping[str, Any]]]  # patients with their results
 _BY_SITE = ("accuracy", "balanced accuracy", "AUROC macro")
 
 
@@ -32,38 +34,40 @@ def evaluate_classifier(card: Card, folder: Path, labels: Path, out: Path, worke
     items = read_labels(labels, card.classes)
     kept = score_labelled(card, folder, items, out, workers)
     called = [str(s.result["call"]) if s.result["status"] == "ok" else "" for s in kept]
-    facts = _calls([s.item for s in kept], called, card) | {"failed": len(items) - len(kept)}
-    reasons: dict[str, int] = {}
-    for s in kept:
-        if s.result["status"] != "ok":
-            reasons[s.result["reason"]] = reasons.get(s.result["reason"], 0) + 1
-    facts |= {"why withheld": reasons}
+    why = Counter(s.result["reason"] for s in kept if s.result["status"] != "ok")
+    facts = _calls([s.item for s in kept], called, card) | {"failed": len(items) - len(kept), "why withheld": dict(why)}
     if note := of_several_classes([s.item.patient for s in kept], [s.item.label for s in kept]):
         facts |= {"note": note}
     if not any(s.usable for s in kept):
         return facts
-    tiles, _, _ = tile_answers(card, kept)
-    people = patient_results(card, kept)
-    levels = {
-        "tile": {MEAN: tiles},
+    people, pages = patient_results(card, kept), out / FOLDER
+    levels = _levels(card, kept, people)
+    facts |= _figures(card, levels, people)
+    _write_predictions(pages, card, levels, kept, people)
+    return facts | {"page": str(write_evaluation(pages, card, facts, levels))}
+
+
+def _levels(card: Card, kept: Sequence[Scored], people: People) -> dict[str, dict[str, Answers]]:
+    """Answers of tiles, slides and patients, the last two by both of DeepPATH's rules."""
+    return {
+        "tile": {MEAN: tile_answers(card, kept)[0]},
         "slide": {rule: slide_answers(card, kept, rule) for rule in (MEAN, SHARE)},
         "patient": {rule: patient_answers(card, people, rule) for rule in (MEAN, SHARE)},
     }
-    metrics = {level: {rule: evaluate_answers(a, card.classes, DRAWS) for rule, a in rules.items()} for level, rules in levels.items()}
+
+
+def _figures(card: Card, levels: Mapping[str, Mapping[str, Answers]], people: People) -> dict[str, Any]:
+    """Metrics of each level, and of patients what else there is to say of them."""
     patients = levels["patient"][MEAN]
     few = {"note": f"{len(patients)} patients: an ECE of so few is not stable"} if len(patients) < FEW else {}
-    more: dict[str, Any] = {
-        "metrics": metrics,
+    return {
+        "metrics": {level: {rule: evaluate_answers(a, card.classes, DRAWS) for rule, a in rules.items()} for level, rules in levels.items()},
         "by class (patients)": rates(patients.truth, patients.probability.argmax(1), card.classes),
         "calibration (patients)": calibration_of(patients) | few,
         "risk-coverage (patients)": {"AURC": risk_coverage(patients)[2]},
         "sets (patients)": _sets(people),
         "by site (patients)": _sites(patients, card),
     }
-    pages = out / FOLDER
-    _write_predictions(pages, card, levels, kept, people)
-    more["page"] = str(write_evaluation(pages, card, facts | more, levels))
-    return facts | more
 
 
 def _calls(items: Sequence[Labelled], called: Sequence[str], card: Card) -> dict[str, Any]:
@@ -85,7 +89,7 @@ def _calls(items: Sequence[Labelled], called: Sequence[str], card: Card) -> dict
     }
 
 
-def _sets(people: Sequence[tuple[Labelled, Mapping[str, Any]]]) -> dict[str, Any]:
+def _sets(people: People) -> dict[str, Any]:
     """How often the sets of a calibrated model hold the truth, and how large they are; empty for another model."""
     told = [(i, r) for i, r in people if "set" in r]
     if not told:
@@ -107,9 +111,7 @@ def _sites(answers: Answers, card: Card) -> list[dict[str, Any]]:
     return rows
 
 
-def _write_predictions(
-    folder: Path, card: Card, levels: Mapping[str, Mapping[str, Answers]], slides: Sequence[Scored], people: Sequence[tuple[Labelled, Mapping[str, Any]]]
-) -> None:
+def _write_predictions(folder: Path, card: Card, levels: Mapping[str, Mapping[str, Answers]], slides: Sequence[Scored], people: People) -> None:
     """``tiles.csv``, ``slides.csv`` and ``patients.csv`` in the column order of the code of Foersch et al.: Patient_ID, Label, Prediction, then classes."""
     columns = ["Patient_ID", "Label", "Prediction", *card.classes]
     for level, rules in levels.items():

@@ -168,14 +168,7 @@ def _drop_others(path: Path, plan: Plan) -> None:
 
 def _write_columns(path: Path, store: SlideStore, stage: Stage, card: Card, ref: ModelRef, parts: Iterable[Path]) -> None:
     """A pipeline's table and heat map from its blocks' parts, in the order of the tiles."""
-    loaded = [load_file(p) for p in parts]
-    columns = {k: np.concatenate([part[k] for part in loaded]) for k in loaded[0]} if loaded else _no_columns(card)
-    whole = ~touching(stage.grid, stage.cells, damaged.places(store))
-    row = columns.pop("row")
-    order = np.argsort(row, kind="stable")
-    order = order[whole[row[order]]]  # a neighbouring block may have found that a tile's rim is damaged
-    columns = {k: v[order] for k, v in columns.items()}
-    dropped, stage = stage.cells[~whole], replace(stage, cells=stage.cells[whole], tissue=stage.tissue[whole])
+    columns, stage, dropped = _whole_tiles(store, stage, card, parts)
     about: dict[str, Any] = {"model": ref.model_dump(exclude={"folder"}), "classes": card.classes, "task": card.task, "key": stage.key}
     attributes = about | {"cells": list(stage.grid.shape), "dropped": dropped.tolist()}
     table, overlay = path / "tables" / stage.name, path / "overlays" / stage.name
@@ -192,16 +185,34 @@ def _write_columns(path: Path, store: SlideStore, stage: Stage, card: Card, ref:
         columns |= tile_columns(stage)
         if (outlying := mark_tiles(card, Path(ref.folder), columns["feature"])) is not None:
             columns["outlying"] = outlying
-        values, channels = columns["probability"], list(card.classes)
-        if ATTENTION in columns and len(values):  # 1 is the tile that is looked at most
-            values = np.column_stack([values, np.exp(columns[ATTENTION] - columns[ATTENTION].max())])
-            channels.append(ATTENTION)
+        values, channels = _channels(card, columns)
         heat, place = heat_map(stage.grid, stage.cells, values), heat_placement(stage.grid)
     write_table(table, columns, attributes)
     top = 1.0 if card.task != "detect" else max(1.0, float(np.nanmax(heat, initial=0.0, where=~np.isnan(heat))))
     window = {"min": 0.0, "max": top, "start": 0.0, "end": top}
     omero = {"channels": [{"label": c, "color": "FFFFFF", "active": True, "window": window} for c in channels]}
     write_image(overlay, stage.name, [heat], [place], fill=float("nan"), extra={"omero": omero})
+
+
+def _whole_tiles(store: SlideStore, stage: Stage, card: Card, parts: Iterable[Path]) -> tuple[dict[str, np.ndarray], Stage, np.ndarray]:
+    """The columns of all parts in the order of the tiles, the stage of these tiles, and the cells that are left out as damaged, int64 (N, 2)."""
+    loaded = [load_file(p) for p in parts]
+    columns = {k: np.concatenate([part[k] for part in loaded]) for k in loaded[0]} if loaded else _no_columns(card)
+    whole = ~touching(stage.grid, stage.cells, damaged.places(store))
+    row = columns.pop("row")
+    order = np.argsort(row, kind="stable")
+    order = order[whole[row[order]]]  # a neighbouring block may have found that a tile's rim is damaged
+    columns = {k: v[order] for k, v in columns.items()}
+    return columns, replace(stage, cells=stage.cells[whole], tissue=stage.tissue[whole]), stage.cells[~whole]
+
+
+def _channels(card: Card, columns: Mapping[str, np.ndarray]) -> tuple[np.ndarray, list[str]]:
+    """What a classifier's heat map shows of each tile, (N, C), and the names of that: probabilities, and attention where the model has it."""
+    values, channels = columns["probability"], list(card.classes)
+    if ATTENTION in columns and len(values):  # 1 is the tile that is looked at most
+        values = np.column_stack([values, np.exp(columns[ATTENTION] - columns[ATTENTION].max())])
+        channels.append(ATTENTION)
+    return values, channels
 
 
 def _region(path: Path, store: SlideStore, card: Card, stage: Stage, squares: np.ndarray) -> tuple[np.ndarray, Placement]:
