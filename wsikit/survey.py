@@ -85,7 +85,8 @@ def survey(slide: Slide, stain: str = "macenko", target: StainTarget | None = No
     brown = brown_share(overview, mask.tissue, mask.white_point)
     if brown > IHC_SHARE and not any_stain:
         raise UnsupportedFormatError(
-            f"{slide.path}: {brown:.0%} of the tissue is brown, so it is immunohistochemistry (DAB) and not H&E; if it is pigment, pass --any-stain"
+            f"{slide.path}: {brown:.0%} of the tissue is brown, so it is immunohistochemistry (DAB) and not H&E; "
+            "if it is pigment, wsikit score and tile take it with --any-stain"
         )
     fit = method.fit(sample_tissue(slide, raster, mask.tissue, lost))
     return Survey(raster, overview, mask, brown, fit.model_copy(update={"target": target}) if target else fit, tuple(dict.fromkeys(lost or ())))

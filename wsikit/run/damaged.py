@@ -31,7 +31,7 @@ def advice(job: Job) -> Iterator[None]:
     try:
         yield
     except DamagedSlideError as e:
-        raise DamagedSlideError(str(e) if job.max_damaged else f"{e}; or leave such places out with --max-damaged 0.001") from e
+        raise DamagedSlideError(str(e) if job.max_damaged else f"{e}; or leave such places out with wsikit score --max-damaged 0.001") from e
 
 
 def collect(store: SlideStore, most: float) -> None:
