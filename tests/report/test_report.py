@@ -133,14 +133,14 @@ def test_the_hotspot_and_the_tiles_are_pictures_of_the_kept_pixels(scored: Run, 
         ring = 24 * scale
         around = shown[int(y), [round(x - ring), round(x + ring)]].mean(-1)
         assert around.min() < 90, "a ring around each"
-    tiles = top_tiles(store, "sts-subtype", result["sts-subtype"])
+    tiles = top_tiles(store, result["sts-subtype"])
     p = store.tables()["sts-subtype"]["probability"][:, 1]
     n = min(8, len(p) // 2)
     expected = [f"for: {v:.2f}" for v in sorted(p, reverse=True)[:n]] + [f"against: {v:.2f}" for v in sorted(p)[:n]]
     assert [t.caption.split(" at ")[0] for t in tiles] == expected
     withheld = {"status": "abstained", "reason": "x", "hotspot": h, "call": "LMS"}
     assert hotspot_picture(store, "mitosis", withheld) is None
-    assert top_tiles(store, "sts-subtype", withheld) == []
+    assert top_tiles(store, withheld) == []
 
 
 def test_a_damaged_store_leaves_the_rest_of_the_page(scored: Run, tmp_path: Path) -> None:

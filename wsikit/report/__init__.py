@@ -66,7 +66,7 @@ def _pictures(folder: Path, result: Mapping[str, Any]) -> dict[str, Any]:
         for name, answered in result["pipelines"].items():
             if (spot := hotspot_picture(store, name, answered)) is not None:
                 found["hotspots"][name] = spot
-            if tiles := top_tiles(store, name, answered):
+            if tiles := top_tiles(store, answered):
                 found["tiles"][name] = tiles
     except (StoreError, KeyError, ValueError) as e:
         found["missing"] = " ".join(str(e).split())

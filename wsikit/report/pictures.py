@@ -67,7 +67,7 @@ def hotspot_picture(store: SlideStore, name: str, result: Mapping[str, Any]) -> 
     return Picture(_jpeg(image), f"Hotspot with {h['count']} counted mitoses in {h['tissue_mm2']:.2f} mm² of tissue", caption, image.width)
 
 
-def top_tiles(store: SlideStore, name: str, result: Mapping[str, Any]) -> list[Picture]:
+def top_tiles(store: SlideStore, result: Mapping[str, Any]) -> list[Picture]:
     """The tiles that speak most for the called class, then those most against it; none where pixels of them were not kept.
 
     Raises

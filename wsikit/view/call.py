@@ -60,19 +60,19 @@ class Call(QScrollArea):
                 if answer.get("survival"):
                     layout.addWidget(_picture(risk_curve(answer)))
                 if answer["status"] == "ok" and "call" in answer:
-                    layout.addWidget(self._tiles(store, name, answer))
+                    layout.addWidget(self._tiles(store, answer))
             layout.addWidget(_text(facts_html(result)))
         layout.addWidget(_text(f"<p><i>{escape(RESEARCH_USE_ONLY)}</i></p>"))
         layout.addStretch()
         self.setWidget(inside)
 
-    def _tiles(self, store: SlideStore, name: str, answer: Mapping[str, Any]) -> QWidget:
+    def _tiles(self, store: SlideStore, answer: Mapping[str, Any]) -> QWidget:
         row = QWidget()
         layout = QHBoxLayout(row)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(2)
         try:
-            for picture, place, p in top_tiles(store, name, answer["call"], self.session.slide):
+            for picture, place, p in top_tiles(store, answer, self.session.slide):
                 button = QToolButton()
                 button.setIcon(QIcon(_pixmap(picture)))
                 button.setStyleSheet(f"icon-size: {TILE_PX - 6}px; max-width: {TILE_PX}px; padding: 1px;")  # napari's own sheet makes it 28 px
@@ -87,21 +87,17 @@ class Call(QScrollArea):
         return row
 
 
-def top_tiles(store: SlideStore, name: str, call: str, slide: Slide | None) -> Iterator[tuple[np.ndarray, tuple[float, float], float]]:
-    """The tiles that are most like the call: picture uint8 (H, W, 3), centre in level-0 px, probability.
+def top_tiles(store: SlideStore, answer: Mapping[str, Any], slide: Slide | None) -> Iterator[tuple[np.ndarray, tuple[float, float], float]]:
+    """The tiles that speak most for the call, as the result names them: picture uint8 (H, W, 3), centre in level-0 px, probability.
 
     Pictures are of the slide where it is there: a store may keep no finer pixels than its overview's.
     """
-    table = store.tables()[name]
-    p = table["probability"][:, table.attributes["classes"].index(call)]
-    origin, size = table["origin"], table["size"]
-    for i in np.argsort(-p, kind="stable")[:TILES]:
-        x, y, w, h = (float(v) for v in (*origin[i], *size[i]))
+    for x, y, w, h, p in answer.get("tiles", {"for": []})["for"][:TILES]:
         if slide is None:
             rgb, _ = window(store, (x, y, x + w, y + h), 512)
         else:
             rgb = slide.read(Region(round(x), round(y), round(w), round(h)), mpp=max(slide.mpp or (1.0,)) * max(1.0, w / (2 * TILE_PX)))
-        yield rgb, (x + w / 2, y + h / 2), float(p[i])
+        yield rgb, (x + w / 2, y + h / 2), p
 
 
 def pipeline_html(name: str, r: Mapping[str, Any]) -> str:
