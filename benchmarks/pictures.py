@@ -22,7 +22,8 @@ def draw(facts: Json, folder: Path) -> list[Path]:
     job = facts["about"]["job"]
     shown = [c for c in facts["cases"] if "rate" in c]
     written = []
-    for name, figure in ((f"{job}.png", rates(shown, facts["about"])), (f"{job}-roofline.png", rooflines(shown, facts["about"]))):
+    first = memory if job == "memory" else rates
+    for name, figure in ((f"{job}.png", first(shown, facts["about"])), (f"{job}-roofline.png", rooflines(shown, facts["about"]))):
         if figure is not None:
             figure.savefig(folder / name, dpi=100)
             plt.close(figure)
@@ -45,6 +46,17 @@ def rates(cases: list[Json], about: Json) -> Any:
     for axis, (title, rows) in zip(axes[:, 0], by_stage.items(), strict=True):
         _bars(axis, rows)
         axis.set_title(title, loc="left", fontsize=10)
+    figure.suptitle(_caption(about), fontsize=9)
+    return figure
+
+
+def memory(cases: list[Json], about: Json) -> Any:
+    """The most memory that each case held, in GiB."""
+    figure, axis = plt.subplots(figsize=(10, 0.3 * len(cases) + 1), layout="constrained")
+    bars = axis.barh([c["name"] for c in reversed(cases)], [c["peak_bytes"] / 2**30 for c in reversed(cases)], color=OURS, height=0.7)
+    axis.bar_label(bars, fmt=" %.2f GiB", fontsize=8)
+    axis.margins(x=0.12)
+    axis.tick_params(labelsize=8)
     figure.suptitle(_caption(about), fontsize=9)
     return figure
 

@@ -1,6 +1,6 @@
-"""What a job measured, as JSON; and from that JSON a table, plots, and the results in README.md.
+"""What a job measured, as JSON; and from that JSON a table, plots, and RESULTS.md.
 
-python benchmarks/report.py                    # writes README.md's results again from benchmarks/results/
+python benchmarks/report.py                    # writes RESULTS.md again from benchmarks/results/
 python benchmarks/report.py result/ --plots    # the plots of results that lie elsewhere
 """
 
@@ -23,8 +23,7 @@ from runs import Measured
 from verdict import GIB, Figures, Target, breakdown, roofline, wrong_pixels
 
 HERE = Path(__file__).parent
-RESULTS, README = HERE / "results", HERE / "README.md"
-BEGIN, END = "<!-- results: written by benchmarks/report.py -->", "<!-- end of results -->"
+RESULTS, PAGE = HERE / "results", HERE / "RESULTS.md"
 QUIET_CORES = 0.1  # more work of others than that, and speeds say little
 LIBRARIES = ("imagecodecs", "tifffile", "numpy", "numba", "zarr", "zstandard", "torch", "openvino", "openslide-python", "openslide-bin", "distributed")
 Json = dict[str, Any]
@@ -98,7 +97,7 @@ def markdown(facts: Json) -> str:
     """One job's table, its rooflines, where its time went, and its verdicts."""
     about = facts["about"]
     cases = facts["cases"]
-    return "\n".join([f"### {about['job']}\n", _said(about), "", *_table(cases), *_rooflines(cases), *_times(cases), *_sayings(cases), *_targets(facts)])
+    return "\n".join([f"## {about['job']}\n", _said(about), "", *_table(cases), *_rooflines(cases), *_times(cases), *_sayings(cases), *_targets(facts)])
 
 
 def _said(about: Json) -> str:
@@ -176,16 +175,16 @@ def _short(value: float | None) -> str:
     return "" if value is None or math.isnan(value) else f"{value:.4g}"
 
 
-def into_readme(text: str, results: list[Json]) -> str:
-    """README.md with these results between its marks."""
-    before, rest = text.split(BEGIN)
-    return f"{before}{BEGIN}\n\n" + "\n\n".join(markdown(r) for r in results) + f"\n\n{END}{rest.split(END)[1]}"
+def page(results: list[Json]) -> str:
+    """RESULTS.md."""
+    told = "Written by `report.py` from the JSON in `results/`. What the columns mean, and how it was measured: [Benchmarks](README.md)."
+    return "\n\n".join(["# Results of the benchmarks", told, *map(markdown, results)]) + "\n"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("folder", type=Path, nargs="?", default=RESULTS)
-    parser.add_argument("--plots", action="store_true", help="a PNG beside each JSON, instead of README.md")
+    parser.add_argument("--plots", action="store_true", help="a PNG beside each JSON, instead of RESULTS.md")
     asked = parser.parse_args()
     results = read_results(asked.folder)
     if asked.plots:
@@ -194,7 +193,7 @@ def main() -> None:
         for facts in results:
             draw(facts, asked.folder)
     else:
-        README.write_text(into_readme(README.read_text(), results))
+        PAGE.write_text(page(results))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,12 @@ from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parent.parent
 # Files that lie elsewhere in the repository, where people and code hosts look for them, and their place on the site
-ELSEWHERE = {"CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md", "benchmarks/README.md": "performance.md"}
+ELSEWHERE = {
+    "CONTRIBUTING.md": "contributing.md",
+    "CHANGELOG.md": "changelog.md",
+    "benchmarks/README.md": "performance.md",
+    "benchmarks/RESULTS.md": "figures.md",
+}
 LINK = re.compile(r"(?<=\]\()([^)#\s:]+)(?=[)#])")
 HELP_COLUMNS = 110
 
@@ -26,23 +31,23 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages that are made here."""
     made = {"cli.md": command_line(), "models.md": model_cards(), "notebooks.md": notebooks()}
     made |= {page: (ROOT / path).read_text() for path, page in ELSEWHERE.items()}
-    made["performance.md"], plots = with_plots(made["performance.md"])
+    made["figures.md"], plots = with_plots(made["figures.md"])
     for name, content in (made | plots).items():
         files.append(File.generated(config, name, content=content))
     return files
 
 
 def with_plots(page: str) -> tuple[str, dict[str, bytes]]:
-    """The page on performance with plots of each job's JSON above its table, and those plots."""
+    """The page of measured figures with plots of each job's JSON above its table, and those plots."""
     sys.path.append(str(ROOT / "benchmarks"))
     from pictures import draw
 
     plots: dict[str, bytes] = {}
     with tempfile.TemporaryDirectory() as folder:
         for path in sorted((ROOT / "benchmarks/results").glob("*.json")):
-            drawn = {f"performance-{p.name}": p.read_bytes() for p in draw(json.loads(path.read_bytes()), Path(folder))}
+            drawn = {f"figures-{p.name}": p.read_bytes() for p in draw(json.loads(path.read_bytes()), Path(folder))}
             pictures = "\n\n".join(f"![{name.removesuffix('.png')}]({name})" for name in drawn)
-            page = page.replace(f"### {path.stem}\n", f"### {path.stem}\n\n{pictures}\n", 1)
+            page = page.replace(f"## {path.stem}\n", f"## {path.stem}\n\n{pictures}\n", 1)
             plots |= drawn
     return page, plots
 

@@ -23,7 +23,7 @@ def measured(folder: Path, *arguments: str) -> dict[str, Any]:
     command = [sys.executable, str(SCRIPT), *arguments, "--quick", "--cores", "1", "--slides", str(folder / "slides"), "--scratch", str(folder)]
     done = subprocess.run([*command, "--out", str(folder / "out")], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert f"### {arguments[0]}" in done.stdout
+    assert f"## {arguments[0]}" in done.stdout
     assert not [p for p in folder.iterdir() if p.name.startswith("tmp")], "something is left on the measured disk"
     return json.loads((folder / "out" / f"{arguments[0]}.json").read_text())
 

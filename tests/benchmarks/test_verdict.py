@@ -144,9 +144,8 @@ def test_verdicts_from_a_busy_machine_are_questioned() -> None:
     assert "not quiet: other work kept 1.3 cores busy" in text
 
 
-def test_the_readme_has_the_results_that_are_committed() -> None:
-    text = report.README.read_text()
-    assert report.into_readme(text, report.read_results()) == text, "python benchmarks/report.py writes them"
+def test_the_page_has_the_results_that_are_committed() -> None:
+    assert report.page(report.read_results()) == report.PAGE.read_text(), "python benchmarks/report.py writes it"
 
 
 def test_slow_peers_get_fewer_tiles_spread_over_the_slide(tmp_path: Path) -> None:
