@@ -19,6 +19,7 @@ SAYS = {
         "the model's own answer is as it was: True | reviewed by AB CD",
     ],
     "subtype": ["no patient in both", "balanced accuracy of patients held out: 1.000", "the call is right: True"],
+    "which_model_can_be_trusted": ["no patient in both", "from 18 patients: temperature", "stated 90%", "it is immunohistochemistry (DAB)"],
     "cluster": ["the same files: True; the same bytes: True", "up to 16 workers"],
     "extend": ["same pixels: True", "all checks hold", "trusted: True", "ok | call: "],
     "first_look": ["call: LMS", "recall 1.000"],
