@@ -16,6 +16,7 @@ import wsikit as wk
 from wsikit.aggregate.counting import Counting
 from wsikit.grid import Raster, TileGrid
 from wsikit.models import find_model
+from wsikit.report import answer as in_words
 from wsikit.report import write_reports
 from wsikit.run.again import aggregate_run, verify_run
 from wsikit.run.job import Job, read_run
@@ -52,7 +53,9 @@ def test_aggregating_with_another_window_changes_results_shapes_and_tables(undis
     assert not list(verify_run(run)), "receipts are of what was made again"
     page = (write_reports(run).parent / "small.html").read_text()
     assert "densest circle" in page
-    assert "within 0.1 of the model" in page
+    assert ("of the model&#39;s threshold" in page) == (sum(near[k] for k in ("counted", "not_counted")) > 0)
+    said = in_words(after | {"near_threshold": {"within": 0.1, "counted": 2, "not_counted": 3}})
+    assert "2 that are counted and 3 that are not counted score within 0.1 of the model's threshold" in said
     assert "FNCLCC mitotic score" in page
     assert "mitotic component only" in page
     assert aggregate_run(run) == 1, "without a choice it is counted as before"

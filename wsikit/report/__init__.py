@@ -153,7 +153,8 @@ def _chance(h: Mapping[str, Any]) -> str:
 
 
 def _near(r: Mapping[str, Any]) -> str:
-    if not (n := r.get("near_threshold")):
+    n = r.get("near_threshold")
+    if not n or not (n["counted"] or n["not_counted"]):
         return ""
     more = "" if n["not_counted"] is None else f" and {n['not_counted']} that are not counted"
     return f"; {n['counted']} that are counted{more} score within {n['within']:g} of the model's threshold"
