@@ -3,7 +3,7 @@
     python pipelines/label_typing.py AMI_BR OUT
     wsikit train subtype --preset cell --labels OUT/split.csv -o typing/ --init mitosis                      # 19 slides are held out
     wsikit evaluate typing/ --labels OUT/test.csv -o evaluation/
-    wsikit train subtype --preset cell --labels OUT/all.csv -o crossed/ --folds 5 --init FILE                # every slide is held out once
+    wsikit train subtype --preset cell --labels OUT/all.csv -o crossed/ --epochs 8 --folds 3 --init FILE     # every slide is held out once
 
 AMI_BR is the folder of AMi-Br (MIT): ``labels.csv`` and ``patches``. The shipped detector has seen the slides of ``train`` and no other, so a model that starts
 from it (``--init mitosis``) is measured on those of ``test`` only, and a cross-validation starts from ImageNet's weights: a file of EfficientNet-Lite0.
