@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from types import ModuleType
+
 import numpy as np
 import pytest
 
@@ -27,3 +30,9 @@ def test() -> tuple[np.ndarray, FollowUp]:
     """Risks (some tied) and follow-up of other patients."""
     x, follow = draw(130, 2)
     return np.round(x + np.random.default_rng(3).normal(size=130), 1), follow
+
+
+@pytest.fixture(scope="session")
+def sksurv() -> Callable[[str], ModuleType]:
+    """A module of scikit-survival by its name, as an oracle."""
+    return lambda name: pytest.importorskip(f"sksurv.{name}", reason="scikit-survival needs ecos, which has no wheel for Python 3.13")

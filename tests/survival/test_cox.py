@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from types import ModuleType
+
 import numpy as np
 import pandas as pd
 import pytest
 from lifelines import CoxPHFitter
 from lifelines.datasets import load_rossi
 from lifelines.statistics import proportional_hazard_test
-from sksurv.linear_model import CoxPHSurvivalAnalysis
-from sksurv.util import Surv
 
 from wsikit.survival.cox import choose_penalty, fit_cox, partial_log_likelihood
 from wsikit.survival.folds import event_folds
 from wsikit.survival.follow_up import FollowUp
+
+Sksurv = Callable[[str], ModuleType]
 
 COLUMNS = ["fin", "age", "race", "wexp", "mar", "paro", "prio"]
 
@@ -37,11 +40,11 @@ def _arguments(rossi: tuple[np.ndarray, FollowUp]) -> tuple[np.ndarray, list[str
     return rossi[0], COLUMNS, rossi[1]
 
 
-def test_efron_is_that_of_scikit_survival_and_survival_that_of_lifelines(rossi: tuple[np.ndarray, FollowUp]) -> None:
+def test_efron_is_that_of_scikit_survival_and_survival_that_of_lifelines(rossi: tuple[np.ndarray, FollowUp], sksurv: Sksurv) -> None:
     x, follow = rossi
     z = (x - x.mean(0)) / x.std(0)
     found = fit_cox(z, COLUMNS, follow, penalty=0.0)
-    oracle = CoxPHSurvivalAnalysis(ties="efron").fit(z, Surv.from_arrays(follow.event, follow.time_months))
+    oracle = sksurv("linear_model").CoxPHSurvivalAnalysis(ties="efron").fit(z, sksurv("util").Surv.from_arrays(follow.event, follow.time_months))
     assert found.beta == pytest.approx(oracle.coef_, abs=1e-6)
     frame = pd.DataFrame(z, columns=COLUMNS).assign(t=follow.time_months, e=follow.event)
     fitter = CoxPHFitter().fit(frame, "t", "e")

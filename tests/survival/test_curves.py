@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from types import ModuleType
+
 import numpy as np
 import pandas as pd
 import pytest
 from lifelines import KaplanMeierFitter
 from lifelines.datasets import load_lung, load_waltons
 from lifelines.utils import restricted_mean_survival_time
-from sksurv.compare import compare_survival
-from sksurv.nonparametric import cumulative_incidence_competing_risks
-from sksurv.util import Surv
 
 from wsikit.survival.curves import aalen_johansen, censoring, kaplan_meier, log_rank, median_follow_up, median_time, numbers_at_risk, restricted_mean
 from wsikit.survival.follow_up import FollowUp
+
+Sksurv = Callable[[str], ModuleType]
 
 
 def test_kaplan_meier_is_that_of_lifelines(train: FollowUp) -> None:
@@ -50,9 +52,9 @@ def test_published_curves() -> None:
     assert (round(found.chi2, 1), found.degrees, round(found.p, 3)) == (10.3, 1, 0.001)
 
 
-def test_log_rank_is_that_of_scikit_survival(train: FollowUp) -> None:
+def test_log_rank_is_that_of_scikit_survival(train: FollowUp, sksurv: Sksurv) -> None:
     group = np.arange(len(train)) % 3
-    chi2, p = compare_survival(Surv.from_arrays(train.event, train.time_months), group)
+    chi2, p = sksurv("compare").compare_survival(sksurv("util").Surv.from_arrays(train.event, train.time_months), group)
     found = log_rank(train.time_months, train.event, group)
     assert (found.chi2, found.p, found.degrees) == (pytest.approx(chi2, abs=1e-8), pytest.approx(p, abs=1e-8), 2)
     assert np.isnan(log_rank(train.time_months, train.event, np.zeros(len(train))).p)
@@ -88,9 +90,9 @@ def competing() -> tuple[np.ndarray, np.ndarray]:
     return np.round(times.min(1), 0) + 1, times.argmin(1).astype(np.int64)
 
 
-def test_aalen_johansen_is_that_of_scikit_survival(competing: tuple[np.ndarray, np.ndarray]) -> None:
+def test_aalen_johansen_is_that_of_scikit_survival(competing: tuple[np.ndarray, np.ndarray], sksurv: Sksurv) -> None:
     time, cause = competing
-    at, expected, interval = cumulative_incidence_competing_risks(cause, time, conf_type="log-log", var_type="Aalen")
+    at, expected, interval = sksurv("nonparametric").cumulative_incidence_competing_risks(cause, time, conf_type="log-log", var_type="Aalen")
     for which in (1, 2):
         curve = aalen_johansen(time, cause, which)
         assert curve.time.tolist() == at.tolist()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from types import ModuleType
+
 import numpy as np
 import pytest
 from lifelines import CoxPHFitter
 from sklearn.metrics import brier_score_loss, roc_auc_score
-from sksurv import metrics as oracle
-from sksurv.util import Surv
 
 from wsikit.errors import LabelsError
 from wsikit.metrics import concordance_index
@@ -15,12 +16,21 @@ from wsikit.survival.curves import kaplan_meier
 from wsikit.survival.follow_up import FollowUp
 from wsikit.survival.scores import auc_at, brier, calibration, integrated_brier, net_benefit, null_survival, resample, uno_c
 
+Sksurv = Callable[[str], ModuleType]
+Surv = Callable[[FollowUp], np.ndarray]
+
 Tested = tuple[np.ndarray, FollowUp]
 TIMES = np.array([8.0, 15.0, 24.0, 36.0, 50.0])
 
 
-def surv(f: FollowUp) -> np.ndarray:
-    return Surv.from_arrays(f.event, f.time_months)
+@pytest.fixture
+def oracle(sksurv: Sksurv) -> ModuleType:
+    return sksurv("metrics")
+
+
+@pytest.fixture
+def surv(sksurv: Sksurv) -> Callable[[FollowUp], np.ndarray]:
+    return lambda f: sksurv("util").Surv.from_arrays(f.event, f.time_months)
 
 
 def survival(risk: np.ndarray) -> np.ndarray:
@@ -28,7 +38,7 @@ def survival(risk: np.ndarray) -> np.ndarray:
     return np.exp(-np.outer(np.exp(risk / 2) / 50, TIMES))
 
 
-def test_harrell_is_that_of_scikit_survival(test: Tested) -> None:
+def test_harrell_is_that_of_scikit_survival(test: Tested, oracle: ModuleType) -> None:
     risk, f = test
     assert concordance_index(f.time_months, f.event, risk).c_index == pytest.approx(
         oracle.concordance_index_censored(f.event, f.time_months, risk)[0], abs=1e-12
@@ -36,7 +46,7 @@ def test_harrell_is_that_of_scikit_survival(test: Tested) -> None:
 
 
 @pytest.mark.parametrize("tau", [None, 24.0, 36.0])
-def test_uno_is_that_of_scikit_survival(train: FollowUp, test: Tested, tau: float | None) -> None:
+def test_uno_is_that_of_scikit_survival(train: FollowUp, test: Tested, tau: float | None, oracle: ModuleType, surv: Surv) -> None:
     risk, f = test
     expected = oracle.concordance_index_ipcw(surv(train), surv(f), risk, tau)[0]
     assert uno_c(train, f, risk, np.inf if tau is None else tau) == pytest.approx(expected, abs=1e-9)
@@ -48,13 +58,13 @@ def test_uno_needs_no_weights_where_nobody_is_censored(test: Tested) -> None:
     assert uno_c(all_dead, all_dead, risk) == pytest.approx(concordance_index(f.time_months, all_dead.event, risk).c_index, abs=1e-12)
 
 
-def test_auc_is_that_of_scikit_survival(train: FollowUp, test: Tested) -> None:
+def test_auc_is_that_of_scikit_survival(train: FollowUp, test: Tested, oracle: ModuleType, surv: Surv) -> None:
     risk, f = test
     each, _ = oracle.cumulative_dynamic_auc(surv(train), surv(f), risk, TIMES)
     assert [auc_at(train, f, risk, t) for t in TIMES] == pytest.approx(each.tolist(), abs=1e-9)
 
 
-def test_brier_is_that_of_scikit_survival(train: FollowUp, test: Tested) -> None:
+def test_brier_is_that_of_scikit_survival(train: FollowUp, test: Tested, oracle: ModuleType, surv: Surv) -> None:
     risk, f = test
     _, expected = oracle.brier_score(surv(train), surv(f), survival(risk), TIMES)
     assert brier(train, f, survival(risk), TIMES) == pytest.approx(expected, abs=1e-9)
