@@ -88,6 +88,7 @@ def test_all_belong_to_the_slide(exported: Exported) -> None:
         assert getattr(ds, "FrameOfReferenceUID", source.FrameOfReferenceUID) == source.FrameOfReferenceUID
         assert source.SOPInstanceUID in str(ds)
         assert "Research use only" in str(ds)
+        assert ds.SpecificCharacterSet == "ISO_IR 192"
     assert len({ds.SOPInstanceUID for ds in objects}) == len({ds.SeriesInstanceUID for ds in objects}) == len(objects)
 
 

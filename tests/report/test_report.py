@@ -103,6 +103,7 @@ def test_pages_load_nothing_and_say_research_use_only(scored: Run, tmp_path: Pat
 def test_a_real_run_is_reported_with_its_numbers_and_its_picture(scored: Run, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(scored.folder, tmp_path / "run", ignore=shutil.ignore_patterns("*.zarr", "*.parts", "reports")))
     index = write_reports(folder)
+    assert "Of this model: Knows synthetic tissue only." in re.sub(r"<[^>]*>", "", (folder / "reports/lms.html").read_text())
     assert index == folder / "reports/index.html"
     found = pages(folder)
     assert set(found) == {"index.html", "lms.html"}

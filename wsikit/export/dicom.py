@@ -199,7 +199,7 @@ def _report(store: SlideStore, image: Dataset) -> Any:
         evidence=[image],
         content=content[0],
         series_description=RESEARCH_USE_ONLY[:64],
-        **{k: about[k] for k in ("series_instance_uid", "series_number", "sop_instance_uid", "instance_number", "manufacturer")},
+        **{k: about[k] for k in ("series_instance_uid", "series_number", "sop_instance_uid", "instance_number", "manufacturer", "specific_character_set")},
     )
 
 
@@ -255,8 +255,9 @@ def _measurements(r: dict[str, Any]) -> list[Any]:
 
 
 def _own(code: str, meaning: str) -> CodedConcept:
-    """A concept of ours, where the standard has none."""
-    return CodedConcept(code[:64], SCHEME, meaning[:64])
+    """A concept of ours, where the standard has none; of its texts 64 bytes, which is what fits and what validators count."""
+    code, meaning = (text.encode()[:64].decode(errors="ignore") for text in (code, meaning))
+    return CodedConcept(code, SCHEME, meaning)
 
 
 def _uid(store: SlideStore, what: str) -> str:
@@ -270,6 +271,7 @@ def _about(store: SlideStore, what: str, number: int) -> dict[str, Any]:
         "series_number": 900 + number,
         "sop_instance_uid": _uid(store, what),
         "instance_number": 1,
+        "specific_character_set": "ISO_IR 192",  # reasons have µ in them, classes perhaps umlauts
         "manufacturer": "wsikit",
         "manufacturer_model_name": "wsikit",
         "software_versions": __version__,

@@ -280,10 +280,15 @@ def _detections(
     return columns, (heat[None], Placement.of(cell, store.mpp)), n_lost
 
 
+def _limits(card: Card) -> dict[str, str]:
+    """What a model's makers say it is not for, where they say it: it goes with every answer."""
+    return {"limitations": card.limitations} if card.limitations else {}
+
+
 def _pipeline_result(store: SlideStore, card: Card, job: Job, stage: Stage | None, within: Within | None) -> dict[str, Any]:
     """A pipeline's answer for the slide, with the model that gave it."""
     ref = job.models[card.pipeline]
-    elsewhere = {"licence": card.licence} if card.source else {}
+    elsewhere = ({"licence": card.licence} if card.source else {}) | _limits(card)
     model = {"name": ref.name, "digest": ref.digest, "trained_on": card.trained_on.domain} | elsewhere | card.terms
     if stage is None:
         return {"status": "refused", "reason": store.attributes["refused"].get(card.pipeline, "not scored"), "model": model}
@@ -350,7 +355,7 @@ def _risk_result(store: SlideStore, model: CoxRisk, job: Job, results: dict[str,
     """The slide's risk, and what was measured on its tiles for that, if anything was."""
     ref, cards = job.models[RISK_PIPELINE], job.cards()
     withheld = outside_domain(model.card, store.attributes["slide"]["phantom"])
-    about = {"model": {"name": ref.name, "digest": ref.digest, "trained_on": model.card.trained_on.domain} | model.card.terms}
+    about = {"model": {"name": ref.name, "digest": ref.digest, "trained_on": model.card.trained_on.domain} | _limits(model.card) | model.card.terms}
     inputs = tile_inputs(store, model, cards)
     result = _withheld(predict_risk(model, results, store.attributes["survey"]["tissue_mm2"], inputs, facts, job.counting), withheld)
     if result["status"] == "ok" and (parts := contributions(model, store, results, result["features"], cards)) is not None:
