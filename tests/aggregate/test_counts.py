@@ -8,10 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import poisson
 
-from wsikit.aggregate.counting import count_slide, near_threshold
+from wsikit.aggregate.counting import Grounds, count_slide, near_threshold
 from wsikit.aggregate.hotspot import Hotspot
 from wsikit.aggregate.rates import poisson_interval
-from wsikit.models._card import Detection
+from wsikit.aggregate.region import describe_region, pooled_region
+from wsikit.geometry import Size
+from wsikit.grid import Raster
+from wsikit.models._card import Detection, Segmentation
+from wsikit.stain import StainFit
+from wsikit.survey import Survey
+from wsikit.tissue import TissueMask
 
 # exact 95 % limits of a Poisson mean (Garwood, Biometrika 1936; Ulm, Am J Epidemiol 1990)
 PUBLISHED = {
@@ -50,6 +56,17 @@ def test_detections_near_the_threshold_are_told_unless_lower_ones_are_not_kept()
     score = np.float32([0.31, 0.42, 0.49, 0.5, 0.58, 0.61, 0.9])
     assert near_threshold(score, Detection(threshold=0.5)) == {"within": 0.1, "counted": 2, "not_counted": 2}
     assert near_threshold(score, Detection(threshold=0.5, keep_above=0.45)) == {"within": 0.1, "counted": 2, "not_counted": None}
+
+
+def test_areas_are_of_both_sides_of_a_pixel() -> None:
+    """600 px of 1 × 4 µm, however the area is asked for."""
+    tissue = np.zeros((40, 60), np.uint8)
+    tissue[10:30, 20:50] = 1
+    raster = Raster(0, (4.0, 8.0), (4.0, 8.0), Size(60, 40), (1.0, 4.0))
+    seen = Survey(raster, np.zeros((40, 60, 3), np.uint8), TissueMask(tissue, 240.0), 0.0, StainFit(method="none", trusted=True))
+    said = describe_region(tissue == 1, 0.0048, raster, Segmentation(), 9)
+    assert [Grounds(tissue == 1, (4.0, 8.0), (0.25, 0.5)).tissue_mm2, seen.tissue_mm2, said["region_mm2"], said["share"]] == [0.0024, 0.0024, 0.0024, 0.5]
+    assert pooled_region([said, said | {"region_mm2": 0.0, "tissue_mm2": 0.0048}])["share"] == 0.25, "of all tissue together"
 
 
 def test_no_mitoses_is_a_count_with_an_upper_bound() -> None:
