@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wsikit.aggregate.calls import call_patient, call_slide
-from wsikit.aggregate.doubt import doubt, outside_domain, withheld_call
+from wsikit.aggregate.calls import bag_probability, call_patient, call_slide
+from wsikit.aggregate.doubt import doubt, outside_domain, prediction_set, withheld_call
 from wsikit.models import Card
 
 Make = Callable[..., Card]
@@ -55,6 +55,24 @@ def test_slides_too_small_for_a_call_of_their_own_count_for_the_patient(make_car
     patient = call_patient(card, small)
     assert (patient["status"], patient["call"], patient["n_tiles"]) == ("ok", "C", 12)
     assert patient["probability"]["C"] == pytest.approx(0.75)
+
+
+def test_a_calibrated_models_tiles_are_tempered_once_and_then_averaged(make_card: Make) -> None:
+    """As its temperature was learnt. At 2 a probability is its square root, over their sum; one of a bag is tempered as one."""
+    card = make_card(calibration={"origin": "a test", "patients": 20, "slides": 20, "temperature": 2.0})
+    p = tiles((0.9, 0.05, 0.05), (0.2, 0.5, 0.3), repeat=6)
+    root = np.sqrt(p.astype(np.float64))
+    assert list(call_slide(card, p)["probability"].values()) == pytest.approx((root / root.sum(1, keepdims=True)).mean(0), abs=1e-6)
+    bag = np.sqrt(bag_probability(p, np.zeros(12)))
+    assert list(call_slide(card, p, attention=np.zeros(12))["probability"].values()) == pytest.approx(bag / bag.sum(), abs=1e-6)
+
+
+def test_a_class_at_the_cut_off_is_in_the_set(make_card: Make) -> None:
+    """The cut-off is a calibration patient's own: without equality, sets would hold the truth less often than they say."""
+    conformal = {"coverage": 0.9, "cutoff": 0.6, "patients": 20}
+    card = make_card(calibration={"origin": "a test", "patients": 20, "slides": 20, "conformal": conformal})
+    assert prediction_set(card, np.array([0.6, 0.4, 0.0])) == ["A", "B"]
+    assert prediction_set(card, np.array([0.61, 0.39, 0.0])) == ["A"]
 
 
 def test_too_few_tiles_withhold_the_call_and_keep_the_numbers(make_card: Make) -> None:

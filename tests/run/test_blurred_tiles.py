@@ -11,7 +11,7 @@ from shapely import box
 
 import wsikit as wk
 from wsikit.aggregate.region import Within
-from wsikit.aggregate.searched import searched
+from wsikit.aggregate.searched import counts_of, searched
 from wsikit.run import Run
 from wsikit.run.finish import _count
 from wsikit.run.job import Job, read_run
@@ -95,6 +95,12 @@ def test_where_all_is_blurred_the_reason_says_so(truth_and_run: tuple[Truth, Run
     assert (found["status"], found["count"]) == ("abstained", None)
     assert found["reason"] == "all tissue of 'tumour' is blurred, and nothing is counted there"
     assert found["left_out"]["blurred_mm2"] > 0
+
+
+def test_a_score_at_the_threshold_counts(scored: Run) -> None:
+    """Scores are in single precision: 0.55 of theirs is not below 0.55."""
+    counts = counts_of(scored.store("lms"), {"threshold": 0.55})
+    assert counts(np.zeros((3, 2)), np.array([0.55, 0.5499, 0.56], np.float32)).tolist() == [True, False, True]
 
 
 def test_a_sharp_slide_loses_nothing(scored: Run) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from wsikit.geometry import Level, Size
@@ -82,6 +82,7 @@ LEVELS = [Level(0, Size(3000, 2000), (1.0, 1.0))]
 
 @settings(max_examples=60, deadline=None)
 @given(x=st.floats(0, 2999), y=st.floats(0, 1999), overlap=st.sampled_from([0, 16, 64]), mpp=st.sampled_from([0.5, 0.8, 1.0]))
+@example(x=192.0, y=384.0, overlap=64, mpp=0.5)  # on the edges of cells
 def test_an_object_belongs_to_one_tile(x: float, y: float, overlap: int, mpp: float) -> None:
     """Seen by every tile that holds it, it is kept by one, at the place where it is."""
     grid = TileGrid(make_raster(LEVELS, (0.5, 0.5), mpp), 256, overlap)

@@ -23,7 +23,7 @@ from wsikit.aggregate.occlusion import Contributions, contributions
 from wsikit.aggregate.outlier import mark_tiles
 from wsikit.aggregate.rates import detector_error
 from wsikit.aggregate.region import Within, confined, describe_region, mosaic, region_mask
-from wsikit.aggregate.searched import searched, without_flaws
+from wsikit.aggregate.searched import counts_of, searched, without_flaws
 from wsikit.aggregate.survival import CoxRisk, predict_risk
 from wsikit.clock import Clock, timed
 from wsikit.export.geojson import COLOURS, write_geojson
@@ -340,7 +340,7 @@ def _count(store: SlideStore, card: Card, table: Table, job: Job, within: Within
         tissue, dull, left_out = tissue & within.mask, dull & within.mask, {}  # which of them lay in the region was not kept
     inside = on_mask(position, tissue, downsample)
     position, score = position[inside], score[inside]
-    counted = position[score >= np.float32(card.detection.threshold)]
+    counted = position[counts_of(store, {"threshold": card.detection.threshold})(position, score)]
     how: dict[str, Any] = {"gradings": counting.grading, "facts": facts, "error": detector_error(card.metrics)}
     window = counting.window(card.detection.hotspot_mm2)
     answer = count_mitoses(counted, len(score) - len(counted), card.detection.threshold, Grounds(tissue, downsample, store.mpp), window, **how)
