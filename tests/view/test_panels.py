@@ -78,6 +78,13 @@ def test_the_run_opens_with_its_panels_and_the_doubtful_slide_first(viewer: Any,
     assert session_of(viewer).store.slide_id == "lms", "what was shown stays"
 
 
+def test_the_answers_lie_in_front_of_the_other_panels(viewer: Any) -> None:
+    from qtpy.QtWidgets import QApplication, QTabBar
+
+    QApplication.processEvents()
+    assert [b.tabText(b.currentIndex()) for b in viewer.window._qt_window.findChildren(QTabBar) if b.count() == len(PANELS) - 1] == ["Call"]
+
+
 def test_the_call_panel_tells_answers_doubt_and_facts(viewer: Any) -> None:
     from qtpy.QtWidgets import QLabel, QToolButton
 

@@ -10,6 +10,7 @@ from typing import Any
 os.environ.setdefault("NAPARI_ASYNC", "1")  # tiles arrive without blocking; said before napari starts, so that nobody's settings are changed
 
 import napari
+from qtpy.QtCore import QTimer
 
 from wsikit.view.call import Call
 from wsikit.view.cases import Cases
@@ -66,7 +67,7 @@ def add_panels(viewer: Any) -> dict[str, Any]:
             dock = viewer.window.add_dock_widget(there[name], name=name, area="right", tabify=name not in ("Navigator", "Call"))
             first = dock if name == "Call" else first
     if first is not None:
-        first.raise_()
+        QTimer.singleShot(0, first, first.raise_)  # its tab is there when the window has been laid out
     return there
 
 
