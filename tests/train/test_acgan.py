@@ -19,7 +19,7 @@ from wsikit.train.labels import Labelled
 from wsikit.train.learner import Tiles
 from wsikit.train.presets import PLAIN
 from wsikit.train.recipe import changed
-from wsikit.train.synthetic import Filling, effect, filled_up, lacking, nearness
+from wsikit.train.synthetic import Synthesis, effect, nearness, with_synthetic
 
 SIDE = 16
 
@@ -76,16 +76,17 @@ def test_copies_are_seen_even_when_turned() -> None:
     assert 0.7 < fresh["among"] < 1.4
 
 
-def test_only_rare_classes_are_filled_up_and_real_tiles_stay_first(tiles: Tiles, classifier_fields: dict[str, Any], tmp_path: Path) -> None:
-    assert len(lacking(np.array([0, 1]), 2)) == 0
+def test_each_class_has_the_same_share_of_synthetic_tiles_and_real_ones_stay_first(tiles: Tiles, classifier_fields: dict[str, Any], tmp_path: Path) -> None:
+    """So that what looks made up says nothing of the class."""
     card = Card(**classifier_fields | {"tile_px": SIDE}, weights=Weights(sha256="0" * 64))
-    whole = filled_up(tiles, card, Filling(1, True, 0, "cpu", tmp_path, lambda _: None), tmp_path / "filled.tiles")
-    assert np.bincount(whole.label).tolist() == [24, 24]
+    whole = with_synthetic(tiles, card, Synthesis(1, True, 0, "cpu", tmp_path, lambda _: None), tmp_path / "more.tiles")
+    assert np.bincount(whole.label[:32]).tolist() == np.bincount(whole.label[32:]).tolist() == [24, 8]
     assert np.array_equal(whole.images[:32], tiles.images)
+    assert not (whole.images[32:] == tiles.images).all((1, 2, 3)).any()
     facts = json.loads((tmp_path / "acgan.json").read_text())
-    assert (facts["synthetic"], facts["real"]) == ({"UPS": 16}, {"UPS": 8})
+    assert (facts["synthetic"], facts["real"]) == ({"SS": 24, "UPS": 8}, {"SS": 24, "UPS": 8})
     with Image.open(tmp_path / "acgan.png") as sheet:
-        assert sheet.size == (1000, 250)
+        assert sheet.size == (1000, 450)
     with pytest.raises(UsageError, match="16, 32, 64, 128 px, and these have 24; give --tile 64"):
         train_acgan(np.zeros((4, 24, 24, 3), np.uint8), np.array([0, 0, 1, 1]), 2, 1)
 
@@ -96,8 +97,8 @@ def test_the_difference_is_of_the_same_tiles_with_an_interval_over_patients() ->
     owner = np.repeat(np.arange(20), 10)
     truth = owner % 2
     wrong = (truth == 1) & (owner < 10)
-    plain, filled = (np.eye(2)[np.where(wrong & (which == 0), 1 - truth, truth)] for which in (0, 1))
-    found = effect(*(HeldOut(items, owner, p, np.empty((200, 0)), "ab") for p in (filled, plain)), "a test")
+    plain, mixed = (np.eye(2)[np.where(wrong & (which == 0), 1 - truth, truth)] for which in (0, 1))
+    found = effect(*(HeldOut(items, owner, p, np.empty((200, 0)), "ab") for p in (mixed, plain)), "a test")
     value, low, high = found["difference"]
     assert (found["balanced_accuracy_with"], found["balanced_accuracy_without"], value) == (1, 0.75, 0.25)
     assert 0 < low < 0.25 < high <= 0.5
@@ -115,8 +116,8 @@ def test_training_with_synthetic_tiles_says_so_and_measures_them(classifier_fiel
     recipe = changed(PLAIN, {"batch": 16, "initial": "none", "stages": [{"epochs": 2, "learning_rate": 0.01}]}, "a test")
     lines: list[str] = []
     card = train_classifier(items, tmp_path / "m", fields, recipe, Options(seed=1, acgan=2, log=lines.append))
-    assert card.training["acgan"]["synthetic"] == {"UPS": 64}
-    assert card.trained_on.description.endswith("synthetic tiles made by an ACGAN from them: 64 of UPS")
+    assert card.training["acgan"]["synthetic"] == {"SS": 96, "UPS": 32}
+    assert card.trained_on.description.endswith("synthetic tiles made by an ACGAN from them: 96 of SS, 32 of UPS")
     told = card.metrics["acgan"]
     assert (told["n"], told["patients"], told["held_out"]) == (32, 2, "the patients of split test, who decided nothing")
     assert card.metrics["validation"]["n"] == 32

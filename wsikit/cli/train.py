@@ -68,7 +68,7 @@ def register(app: typer.Typer) -> None:
         folds: Annotated[int, typer.Option("--folds", min=0, help="subtypes: cross-validate first. A column 'fold' or --by-site comes before.")] = 0,
         mil: Annotated[bool, typer.Option("--mil", help="subtypes: call slides by attention over tiles; the network is the encoder, as it starts.")] = False,
         acgan: Annotated[
-            int, typer.Option("--acgan", min=0, metavar="EPOCHS", help="subtypes: fill up rare classes with synthetic tiles, and measure what they are worth.")
+            int, typer.Option("--acgan", min=0, metavar="EPOCHS", help="subtypes: train on as many synthetic tiles too, and measure what they are worth.")
         ] = 0,
         tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Also write TensorBoard's files (extra 'tensorboard').")] = False,
         rounds: Annotated[int | None, typer.Option("--rounds", min=0, help="mitosis: rounds of false finds that are trained on too. [default: 1]")] = None,

@@ -32,7 +32,7 @@ from wsikit.train.page import write_page
 from wsikit.train.parallel import Group
 from wsikit.train.presets import PLAIN
 from wsikit.train.recipe import Recipe
-from wsikit.train.synthetic import Filling, effect, filled_up, read_facts
+from wsikit.train.synthetic import Synthesis, effect, read_facts, with_synthetic
 from wsikit.train.tiles import Source, draw_to_disk, is_tile_image
 
 _PLACEHOLDER = Weights(sha256="0" * 64)  # the card of a model that is still to be trained
@@ -49,7 +49,7 @@ class Options:
     per_slide : tiles drawn from each slide
     folds : of a cross-validation before the final training; none when 0. ``by_site`` leaves out each site in turn instead
     tensorboard : also write TensorBoard's event files
-    acgan : epochs of an ACGAN whose tiles fill up the classes that are rarer than the largest, in training only; none when 0
+    acgan : epochs of an ACGAN that makes as many tiles again, of each class, for training only; none when 0
     """
 
     per_slide: int = 200
@@ -127,7 +127,7 @@ def train_classifier(
         if all(is_tile_image(i.path) for i in done.train):  # then an image of as many tiles as those is enough for a call
             usual = max(1, int(np.median(np.bincount(done.held.owner))))
             fields |= {"decision": card.decision.model_dump() | {"min_tiles": min(card.decision.min_tiles, usual)}}
-        fields |= {"trained_on": _with_synthetic(card_fields["trained_on"], done.synthetic)}
+        fields |= {"trained_on": _told_of(card_fields["trained_on"], done.synthetic)}
         write_model(out, fields, done.state)
         card = calibrate_model(out, KnownTiles.of(done.held), VALIDATION_PATIENTS)
         done.held.write(folder / "validation.csv")
@@ -190,8 +190,8 @@ def _train(items: Sequence[Labelled], folder: Path, card: Card, recipe: Recipe, 
     if options.acgan:
         if not group.first:
             group.wait()
-        how = Filling(options.acgan, recipe.augment.turns, options.seed, group.device, folder, options.log)
-        tiles = filled_up(tiles, card, how, folder / f"filled-{key}.tiles")
+        how = Synthesis(options.acgan, recipe.augment.turns, options.seed, group.device, folder, options.log)
+        tiles = with_synthetic(tiles, card, how, folder / f"mixed-{key}.tiles")
         if group.first:
             group.wait()
     torch.manual_seed(options.seed)
@@ -211,19 +211,19 @@ def _effect(items: Sequence[Labelled], done: _Trained, folder: Path, card: Card,
     plain = _train(items, again, card, recipe, replace(options, acgan=0), group)
     if not group.first:
         return {}
-    filled, other, whose = done.held, plain.held, "the validation patients, who also chose both models' epochs"
+    mixed, other, whose = done.held, plain.held, "the validation patients, who also chose both models' epochs"
     if test := [i for i in items if i.split == "test"]:
         images, owner = draw_to_disk(_sources(test), card, options.per_slide, again / "test.tiles")
-        filled, other = (answers(t.state, card, test, images, owner, group.device) for t in (done, plain))
+        mixed, other = (answers(t.state, card, test, images, owner, group.device) for t in (done, plain))
         whose = "the patients of split test, who decided nothing"
     clear_up(again)
-    found = effect(filled, other, whose)
+    found = effect(mixed, other, whose)
     difference, low, high = found["difference"]
     options.log(f"balanced accuracy with synthetic tiles less without: {difference:+.3f} ({low:+.3f} to {high:+.3f}), of {whose}")
     return {"acgan": found}
 
 
-def _with_synthetic(about: dict[str, Any], made: dict[str, Any]) -> dict[str, Any]:
+def _told_of(about: dict[str, Any], made: dict[str, Any]) -> dict[str, Any]:
     """What the model has seen, with the tiles that were made up."""
     counts = made.get("synthetic", {})
     said = ", ".join(f"{n} of {c}" for c, n in counts.items())

@@ -1,4 +1,7 @@
-"""Rare classes filled up with synthetic tiles, in the training part of a split only; how near these come to real ones, and whether they help."""
+"""As many synthetic tiles as real ones, in the training part of a split only; how near these come to real ones, and whether they help.
+
+Each class gets the same share of them: where only rare classes have any, a network learns that what looks made up is rare.
+"""
 
 from __future__ import annotations
 
@@ -27,8 +30,8 @@ _SHOWN, _COMPARED, _SMALL_PX = 10, 200, 16
 
 
 @dataclass(frozen=True)
-class Filling:
-    """How rare classes are filled up: ``epochs`` of the ACGAN, whether it may turn tiles, its seed and device, and where what is to be seen of it goes."""
+class Synthesis:
+    """How synthetic tiles are made: ``epochs`` of the ACGAN, whether it may turn tiles, its seed and device, and where what is to be seen of it goes."""
 
     epochs: int
     turns: bool
@@ -38,18 +41,8 @@ class Filling:
     log: Any = print
 
 
-def lacking(label: np.ndarray, classes: int) -> np.ndarray:
-    """The classes of the tiles that are needed until all have as many as the largest: int64 (M,).
-
-    >>> lacking(np.array([0, 0, 0, 1, 2, 2]), 3).tolist()
-    [1, 1, 2]
-    """
-    counts = np.bincount(label, minlength=classes)
-    return np.repeat(np.arange(classes), counts.max() - counts)
-
-
-def filled_up(tiles: Tiles, card: Card, how: Filling, path: Path) -> Tiles:
-    """The tiles, and after them synthetic ones of each class that is rarer than the largest; made once, into a file that is mapped.
+def with_synthetic(tiles: Tiles, card: Card, how: Synthesis, path: Path) -> Tiles:
+    """The tiles, and after them a synthetic one of the same class for each; made once, into a file that is mapped.
 
     ``how.folder`` gets the facts (`FACTS`), a sheet of real and synthetic tiles side by side (`SHEET`) and the generator's weights (`WEIGHTS`).
 
@@ -62,28 +55,24 @@ def filled_up(tiles: Tiles, card: Card, how: Filling, path: Path) -> Tiles:
     OutputError
         The disk has no room.
     """
-    wanted = lacking(tiles.label, len(card.classes))
-    if not len(wanted):
-        write_atomic(how.folder / FACTS, json.dumps({"source": SOURCE, "epochs": 0, "synthetic": {}}).encode())
-        how.log("no class is rarer than another: no synthetic tile is made")
-        return tiles
-    return Tiles(*to_disk(_real_then_made(tiles, wanted, card, how), len(tiles.label) + len(wanted), (card.tile_px,) * 2 + (3,), path))
+    return Tiles(*to_disk(_real_then_made(tiles, card, how), 2 * len(tiles.label), (card.tile_px,) * 2 + (3,), path))
 
 
-def _real_then_made(tiles: Tiles, wanted: np.ndarray, card: Card, how: Filling) -> Iterator[tuple[int, np.ndarray]]:
+def _real_then_made(tiles: Tiles, card: Card, how: Synthesis) -> Iterator[tuple[int, np.ndarray]]:
     yield from zip(tiles.label.tolist(), tiles.images, strict=True)
     generator = train_acgan(tiles.images, tiles.label, len(card.classes), how.epochs, turns=how.turns, seed=how.seed, device=how.device, log=how.log)
-    made = synthesise(generator, wanted, how.seed)
+    made = synthesise(generator, tiles.label, how.seed)
     facts: dict[str, Any] = {"source": SOURCE, "epochs": how.epochs, "synthetic": {}, "real": {}, "nearest": {}}
-    for k in np.unique(wanted).tolist():
-        name, rows, ours = card.classes[k], np.flatnonzero(tiles.label == k), made[wanted == k]
-        facts["synthetic"][name], facts["real"][name] = len(ours), len(rows)
-        facts["nearest"][name] = nearness(tiles.images[_some(rows, _COMPARED)], ours[_some(np.arange(len(ours)), _COMPARED)])
+    for k in np.unique(tiles.label).tolist():
+        name, rows = card.classes[k], np.flatnonzero(tiles.label == k)
+        facts["synthetic"][name] = facts["real"][name] = len(rows)
+        some = _some(rows, _COMPARED)
+        facts["nearest"][name] = nearness(tiles.images[some], made[some])
     write_atomic(how.folder / FACTS, (json.dumps(facts, indent=1) + "\n").encode())
     with atomic_path(how.folder / WEIGHTS) as tmp:
         save_file({k: v.cpu().contiguous() for k, v in generator.state_dict().items()}, tmp)
-    _sheet(how.folder / SHEET, tiles, made, wanted, card.classes)
-    yield from zip(wanted.tolist(), made, strict=True)
+    _sheet(how.folder / SHEET, tiles, made, card.classes)
+    yield from zip(tiles.label.tolist(), made, strict=True)
 
 
 def nearness(real: np.ndarray, made: np.ndarray) -> dict[str, float]:
@@ -129,16 +118,16 @@ def _nearest(these: torch.Tensor, those: torch.Tensor, *, others: bool = False) 
     return float(best.median()) if torch.isfinite(best).all() else 0.0
 
 
-def _sheet(path: Path, tiles: Tiles, made: np.ndarray, wanted: np.ndarray, classes: Sequence[str]) -> None:
-    """Of each class that was filled up, a row of real and a row of synthetic tiles."""
+def _sheet(path: Path, tiles: Tiles, made: np.ndarray, classes: Sequence[str]) -> None:
+    """Of each class a row of real and a row of synthetic tiles."""
     from matplotlib.figure import Figure
 
-    there = np.unique(wanted).tolist()
+    there = np.unique(tiles.label).tolist()
     figure = Figure(figsize=(_SHOWN, 2 * len(there) + 0.5), layout="constrained")
     axes = figure.subplots(2 * len(there), _SHOWN, squeeze=False)
     for k, (above, below) in zip(there, axes.reshape(-1, 2, _SHOWN), strict=True):
-        real, ours = (_some(np.flatnonzero(of == k), _SHOWN) for of in (tiles.label, wanted))
-        for row, images, what in ((above, tiles.images[real], "real"), (below, made[ours], "synthetic")):
+        some = _some(np.flatnonzero(tiles.label == k), _SHOWN)
+        for row, images, what in ((above, tiles.images[some], "real"), (below, made[some], "synthetic")):
             for ax in row:
                 ax.set_axis_off()
             for ax, image in zip(row, images, strict=False):
@@ -149,18 +138,18 @@ def _sheet(path: Path, tiles: Tiles, made: np.ndarray, wanted: np.ndarray, class
 
 
 def read_facts(folder: Path) -> dict[str, Any]:
-    """What `filled_up` wrote of the tiles that it made."""
+    """What `with_synthetic` wrote of the tiles that it made."""
     found: dict[str, Any] = json.loads((folder / FACTS).read_bytes())
     return found
 
 
-def effect(filled: HeldOut, plain: HeldOut, whose: str) -> dict[str, Any]:
+def effect(mixed: HeldOut, plain: HeldOut, whose: str) -> dict[str, Any]:
     """Did it help? Balanced accuracy over held-out tiles of the model that saw synthetic tiles, less that of one that did not.
 
     The interval is of the difference, patients resampled; the same tiles are called by both.
     """
-    label, k = filled.label, len(filled.classes)
-    right = [(h.probability.argmax(1) == label).astype(np.float64) for h in (filled, plain)]
+    label, k = mixed.label, len(mixed.classes)
+    right = [(h.probability.argmax(1) == label).astype(np.float64) for h in (mixed, plain)]
 
     def recalls(which: int, rows: np.ndarray) -> np.ndarray:
         n = np.bincount(label[rows], minlength=k)
@@ -169,10 +158,10 @@ def effect(filled: HeldOut, plain: HeldOut, whose: str) -> dict[str, Any]:
     def balanced(which: int, rows: np.ndarray) -> float:
         return float(np.nanmean(recalls(which, rows)))
 
-    patients = np.array([i.patient for i in filled.items], dtype=str)[filled.owner]
+    patients = np.array([i.patient for i in mixed.items], dtype=str)[mixed.owner]
     about = bootstrap(lambda rows: balanced(0, rows) - balanced(1, rows), patients.tolist())
     every = np.arange(len(label))
-    by_class = zip(filled.classes, recalls(0, every), recalls(1, every), strict=True)
+    by_class = zip(mixed.classes, recalls(0, every), recalls(1, every), strict=True)
     return {
         "held_out": whose,
         "unit": "tiles",
