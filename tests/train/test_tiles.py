@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from wsikit.errors import ResolutionMismatchError
 from wsikit.models import Card
 from wsikit.run import Run
 from wsikit.train.tiles import Look, Source
@@ -59,3 +60,9 @@ def test_an_mpp_of_the_csv_holds_over_the_files(sheets: list[Any], card: Card, d
 def test_nothing_asked_for_is_nothing_drawn(card: Card, draw_tiles: Any) -> None:
     images, owner = draw_tiles([], card, 5)
     assert (images.shape, owner.shape) == ((0, 64, 64, 3), (0,))
+
+
+def test_a_slide_that_is_too_coarse_is_named(sheets: list[Any], card: Card, draw_tiles: Any) -> None:
+    """Labels have many: which of them is it?"""
+    with pytest.raises(ResolutionMismatchError, match=rf"{sheets[0].path.name}: the slide has 0\.5 µm/px, 0\.25 µm/px is needed"):
+        draw_tiles([Source(sheets[0].path)], card.model_copy(update={"mpp": 0.25}), 5)

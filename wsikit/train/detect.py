@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from wsikit.errors import LabelsError, ResolutionMismatchError
+from wsikit.errors import LabelsError
 from wsikit.metrics import DetectionScore, match_detections
 from wsikit.models import family, load_model
 from wsikit.models._card import Card, write_model
@@ -205,10 +205,7 @@ def check_inside(slide: Points, size: tuple[int, int]) -> None:
 
 def _crops(slide: Points, card: Card, rng: np.random.Generator, more: int = 0) -> list[Piece]:
     """A square around each point, shifted at random, and half as many, and ``more``, anywhere on tissue."""
-    try:
-        look = Look.at(slide.item.path, card, slide.item.mpp)
-    except ResolutionMismatchError as e:
-        raise ResolutionMismatchError(f"{slide.item.path}: {e}; or train at its µm/px, with --mpp") from e
+    look = Look.at(slide.item.path, card, slide.item.mpp)
     side = card.tile_px
     check_inside(slide, look.slide.size)
     objects, lookalikes = (p / np.array(look.raster.downsample) for p in (slide.objects, slide.lookalikes))

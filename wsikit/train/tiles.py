@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from wsikit.cut import normalise
-from wsikit.errors import LabelsError, OutputError, StoreMismatchError
+from wsikit.errors import LabelsError, OutputError, ResolutionMismatchError, StoreMismatchError
 from wsikit.grid import Raster, TileGrid
 from wsikit.models._card import Card
 from wsikit.slide import Slide, open_slide
@@ -63,7 +63,7 @@ class Look:
         slide = open_slide(path, mpp=mpp, mpp_source="csv")
         store = _store_of(path)
         found = survey(slide, card.stain) if store is None else _kept_survey(slide, store, card)
-        return cls(slide, slide.raster(card.mpp), found, found.stain)
+        return cls(slide, raster_for(slide, card), found, found.stain)
 
     def read(self, x: int, y: int, side: int) -> np.ndarray:
         """A normalised square from raster px (x, y): uint8 (side, side, 3)."""
@@ -74,6 +74,20 @@ class Look:
         grid = TileGrid(self.raster, card.tile_px, card.overlap_px)
         share = grid.covered(self.survey.mask.tissue, self.survey.raster.downsample)
         return grid.all_cells()[(share >= card.min_tissue) & (share > 0)]
+
+
+def raster_for(slide: Slide, card: Card) -> Raster:
+    """The pixel lattice of a slide at a card's µm/px.
+
+    Raises
+    ------
+    ResolutionMismatchError
+        The slide is coarser; the message names it, since labels have many.
+    """
+    try:
+        return slide.raster(card.mpp)
+    except ResolutionMismatchError as e:
+        raise ResolutionMismatchError(f"{slide.path}: {e}") from e
 
 
 def _store_of(path: Path) -> SlideStore | None:
@@ -207,7 +221,7 @@ def tiles_of_image(source: Source, card: Card, stain: StainFit) -> Iterator[np.n
         It is smaller than a tile.
     """
     with open_slide(source.path, mpp=source.mpp, mpp_source="csv") as slide:
-        raster = slide.raster(card.mpp)
+        raster = raster_for(slide, card)
         grid = TileGrid(raster, card.tile_px)
         corners = grid.corners_px(grid.all_cells())
         whole = corners[(corners + card.tile_px <= np.array(raster.size)).all(1)]
