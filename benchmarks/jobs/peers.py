@@ -346,3 +346,51 @@ def pathml_apply(task: Task) -> Iterator[Work]:
             return tile
 
     yield _each(task, normalise, _some_tiles(task))
+
+
+def _tia_predictor(task: Task) -> Any:
+    """TIAToolbox's patch predictor with a network of random weights."""
+    import torch
+    from tiatoolbox.models.architecture.vanilla import CNNModel
+    from tiatoolbox.models.engine.patch_predictor import PatchPredictor
+
+    torch.set_num_threads(task.cores)
+    return PatchPredictor(CNNModel(task.options["model"], num_classes=5), batch_size=task.options["batch"], verbose=False)
+
+
+def _tia_grid(task: Task) -> dict[str, Any]:
+    side = task.options["side"]
+    return {"input_resolutions": [{"resolution": 0.5, "units": "mpp"}], "patch_input_shape": (side, side), "stride_shape": (side, side)}
+
+
+@contextmanager
+def tia_predict(task: Task) -> Iterator[Work]:
+    """TIAToolbox's patch predictor on tiles that lie in memory."""
+    import openslide
+
+    slide, side = openslide.OpenSlide(task.slide), (task.options["side"],) * 2
+    images = np.stack([np.asarray(slide.read_region(c, 0, side).convert("RGB")) for c in task.corners()])
+    predictor, grid = _tia_predictor(task), _tia_grid(task)
+
+    def work() -> int:
+        return len(predictor.run(images, patch_mode=True, output_type="dict", **grid)["predictions"])
+
+    predictor.run(images[: task.options["batch"]], patch_mode=True, output_type="dict", **grid)
+    yield work
+
+
+@contextmanager
+def tia_predict_slide(task: Task) -> Iterator[Work]:
+    """TIAToolbox's patch predictor from a slide to its predictions as Zarr, on the tissue that it finds, with a process that reads."""
+    import zarr
+
+    predictor, grid, mpp = _tia_predictor(task), _tia_grid(task), {"mpp": (0.5, 0.5)}  # which it does not read from the phantom's TIFF
+    patch = np.full((task.options["batch"], task.options["side"], task.options["side"], 3), 200, np.uint8)
+    predictor.run(patch, patch_mode=True, output_type="dict", **grid)  # warms up
+
+    def work() -> int:
+        task.facts["cpu_seconds"] = None  # a part of it is spent in another process
+        out = predictor.run([task.slide], patch_mode=False, output_type="zarr", save_dir=f"{task.scratch}/out", num_workers=1, wsireader_kwargs=mpp, **grid)
+        return int(zarr.open(str(out[next(iter(out))]))["predictions"].shape[0])
+
+    yield work

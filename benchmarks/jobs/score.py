@@ -43,13 +43,17 @@ def targets(f: Figures) -> list[Target]:
 
 @contextmanager
 def passes(task: Task) -> Iterator[Work]:
-    """`wsikit.score` of the slide, once for each list of pipelines, after a small phantom was scored: models are loaded and compiled."""
+    """`wsikit.score` of the slide, once for each list of pipelines, after a small phantom was scored: models are loaded and compiled.
+
+    ``models`` are those of pipelines that are not to have their default one.
+    """
     from wsikit.run import score
     from wsikit.run.engine import Where, open_pool
 
     slides, workers = task.options.get("slides", 1), task.options.get("workers", 0)
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
+        models = task.options.get("models", {})
         where: dict[str, Any] = {"workers": 0}
         if workers:
             pool = stack.enter_context(open_pool(Where(workers)))
@@ -57,14 +61,14 @@ def passes(task: Task) -> Iterator[Work]:
             where = {"scheduler": pool.client.scheduler.address}
         small = [_small(folder / f"{i}.tif", i) for i in range(max(1, 2 * workers))]
         for pipelines in task.options["passes"]:
-            score(small, folder / f"warm-{'-'.join(pipelines)}", pipelines, **where)
+            score(small, folder / f"warm-{'-'.join(pipelines)}", pipelines, models=models, **where)
         paths = [_copy(task.slide, folder / f"slide-{i}") for i in range(slides)]
 
         def work() -> int:
             seconds: dict[str, float] = {}
             out = Path(tempfile.mkdtemp(dir=task.scratch))  # a folder that has results already would be taken as it is
             for pipelines in task.options["passes"]:
-                run = score(paths, out / "-".join(pipelines), pipelines, **where)
+                run = score(paths, out / "-".join(pipelines), pipelines, models=models, **where)
                 if run.failed:
                     raise RuntimeError(str(run.failed))
                 seconds = {k: seconds.get(k, 0.0) + run.seconds.get(k, 0.0) for k in seconds | run.seconds}

@@ -15,7 +15,7 @@ from case import Setup
 from runs import PEERS
 
 SCRIPT = Path(run.__file__)
-JOBS = ("aggregate", "export", "hotspot", "memory", "overlay", "predict", "scaling", "score", "start", "tile", "viewer")
+JOBS = ("aggregate", "export", "hotspot", "infer", "memory", "overlay", "predict", "scaling", "score", "start", "tile", "viewer")
 
 
 def measured(folder: Path, *arguments: str) -> dict[str, Any]:
@@ -100,7 +100,7 @@ def test_wsikits_own_cases_from_slide_to_zarr(cmu: Path, tmp_path: Path) -> None
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("job", [name for name in JOBS if name not in ("tile", "hotspot", "viewer")])
 def test_the_other_jobs_run(job: str, tmp_path: Path) -> None:
-    facts = measured(tmp_path, job)
+    facts = measured(tmp_path, job, "--no-peers")
     assert not [c for c in facts["cases"] if "absent" in c]
 
 
