@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from wsikit.models import find_model, read_card
+from wsikit.models import LeftOutWarning, find_model, read_card
 
 BUNDLED = ["mitosis", "phantom-mitosis", "phantom-rms-subtype", "phantom-sts-subtype", "phantom-survival"]
 
@@ -84,11 +84,24 @@ def test_of_several_models_the_one_added_last_is_the_default(cli: Any, home: Pat
     assert default() == "z"
 
 
-def test_a_broken_model_is_told_before_a_run_of_all_pipelines(cli: Any, home: Path, mine: Path, small: Path, tmp_path: Path) -> None:
+def test_a_broken_default_is_named_and_passed_over_unless_it_is_asked_for(cli: Any, home: Path, mine: Path, small: Path, tmp_path: Path) -> None:
     cli("models", "add", mine)
-    (home / "my-mitosis/card.json").write_text("{")
-    answer = cli("score", small, "-o", tmp_path / "out")
-    assert (answer.code, "put the card right, or fetch the model again" in answer.error) == (2, True)
+    shutil.copytree(home / "my-mitosis", home / "mitosis")  # even one of the pipeline's own name
+    for name in ("mitosis", "zzz"):
+        (home / name).mkdir(exist_ok=True)
+        (home / name / "card.json").write_text("{")
+    run = cli("score", small, "-o", tmp_path / "out", "--pipeline", "mitosis", "--workers", 0)
+    assert run.code == 0
+    said = [line for line in run.err.splitlines() if "warning" in line]
+    assert [line.split(" is passed over: ")[0] for line in said] == [f"wsikit: warning: installed model '{name}'" for name in ("mitosis", "zzz")]
+    assert "put the card right, or fetch the model again" in said[1]
+    assert json.loads((tmp_path / "out/run.json").read_text())["job"]["models"]["mitosis"]["name"] == "my-mitosis"
+    assert f"{home / 'zzz/card.json'}: " in cli("score", small, "-o", tmp_path / "asked", "--model", "mitosis=zzz").error
+    everything = cli("score", small, "-o", tmp_path / "all", "--workers", 0)
+    assert (everything.code, "wsikit: warning: installed model 'zzz' is passed over" in everything.err) == (0, True), "so is a run of every pipeline"
+    shutil.rmtree(home / "my-mitosis")
+    with pytest.warns(LeftOutWarning, match="installed model 'zzz' is passed over"):
+        assert find_model("mitosis").parent == find_model("phantom-mitosis").parent, "the bundled one is behind them"
 
 
 def test_add_refuses_what_is_not_whole_and_leaves_nothing(cli: Any, home: Path, mine: Path, damaged_model: Path, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import logging
 import sys
 import traceback
 import warnings
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import typer
 
@@ -78,6 +78,7 @@ def main(arguments: list[str] | None = None) -> None:
     settings["debug"] = "--debug" in argv
     # Ctrl-C ends an event loop (zarr's) before what it had begun, and Python says so of each when it is collected
     warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
+    warnings.showwarning = _warn
     try:
         code = app(argv, prog_name="wsikit", standalone_mode=False)
     except WsikitError as e:
@@ -105,6 +106,13 @@ def _show_usage(error: Any) -> None:
         sys.exit(NOT_DONE)
     message = " ".join(error.format_message().split()).rstrip(".")
     fail(f"{message}; see {error.ctx.command_path if error.ctx else 'wsikit'} --help")
+
+
+def _warn(message: Warning | str, category: type[Warning], filename: str, lineno: int, file: TextIO | None = None, line: str | None = None) -> None:
+    """wsikit's own warnings as one line, others as Python shows them."""
+    own = category.__module__.partition(".")[0] == "wsikit"
+    said = f"wsikit: warning: {message}\n" if own else warnings.formatwarning(message, category, filename, lineno, line)
+    (file or sys.stderr).write(said)
 
 
 def _unexpected(error: Exception) -> str:

@@ -10,11 +10,13 @@ from __future__ import annotations
 import importlib
 import os
 import pkgutil
+import warnings
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wsikit.errors import UnknownModelError
+from wsikit.errors import CardError, UnknownModelError
 from wsikit.models._card import CARD_FILE, Card, check_weights, read_card, write_model
 from wsikit.models._whole import added_last
 from wsikit.models.exchange import fetch_model, is_elsewhere
@@ -34,6 +36,10 @@ def __getattr__(name: str) -> Any:
     if name in _WITH_TORCH:
         return getattr(importlib.import_module(f"{__name__}.{_WITH_TORCH[name]}"), name)
     raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+
+
+class LeftOutWarning(UserWarning):
+    """An installed model that cannot be used was passed over."""
 
 
 def installed_folder() -> Path:
@@ -83,7 +89,8 @@ def find_model(ref: str | Path, *, phantoms: bool = False) -> Path:
 
     A pipeline's default is the installed model with that pipeline, of several the one that was added last, else the bundled one of the pipeline's
     name, which knows real tissue, else ``phantom-<pipeline>``; with ``phantoms``, for slides that are phantoms, the bundled one for real tissue is
-    passed over. From elsewhere: ``hf:owner/name``, ``timm:name``, ``tia:name`` and ``.onnx`` files, see `wsikit.models.exchange`.
+    passed over. An installed model whose card cannot be read is no pipeline's default: a `LeftOutWarning` names it. From elsewhere: ``hf:owner/name``,
+    ``timm:name``, ``tia:name`` and ``.onnx`` files, see `wsikit.models.exchange`.
 
     Raises
     ------
@@ -92,20 +99,36 @@ def find_model(ref: str | Path, *, phantoms: bool = False) -> Path:
     ModelError, UsageError
         What is elsewhere cannot be used as it is.
     """
-    at_hand = available()
-    named = at_hand.get(str(ref))
-    if named and (named.parent != BUNDLED or str(ref) not in pipelines()):
+    at_hand, name = available(), str(ref)
+    named = at_hand.get(name)
+    if named and name not in pipelines():
         return named
     if not named and Path(ref).is_dir():
         return Path(ref)
-    if is_elsewhere(str(ref)):
-        return fetch_model(str(ref))
-    if str(ref) in pipelines():
-        mine = [name for name, folder in at_hand.items() if folder.parent != BUNDLED and read_card(folder).pipeline == ref]
-        for name in (*added_last(mine, installed_folder())[:1], *([] if phantoms else [str(ref)]), f"phantom-{ref}"):
-            if name in at_hand:
-                return at_hand[name]
+    if is_elsewhere(name):
+        return fetch_model(name)
+    if name in pipelines():
+        bundled = [BUNDLED / n for n in (*([] if phantoms else [name]), f"phantom-{name}")]
+        for folder in (*_installed_for(name, at_hand), *bundled):
+            if (folder / CARD_FILE).exists():
+                return folder
     raise UnknownModelError(f"no model '{ref}': neither a folder nor one of {', '.join(sorted(at_hand)) or '(none)'}")
+
+
+def _installed_for(pipeline: str, at_hand: Mapping[str, Path]) -> list[Path]:
+    """The installed models of a pipeline, the one of its name first, then the one added last; with a warning for each whose card cannot be read."""
+    found = {}
+    for name, folder in sorted(at_hand.items()):
+        if folder.parent == BUNDLED:
+            continue
+        try:
+            card = read_card(folder)
+        except CardError as e:
+            warnings.warn(f"installed model '{name}' is passed over: {e}", LeftOutWarning, stacklevel=1)  # here, so that it is said once
+            continue
+        if pipeline in (name, card.pipeline):
+            found[name] = folder
+    return [found[name] for name in sorted(added_last(found, installed_folder()), key=lambda name: name != pipeline)]
 
 
 def load_model(ref: str | Path, device: str = "cpu", engine: str = "torch") -> Network:
