@@ -100,7 +100,7 @@ def test_an_encoder_becomes_the_one_of_a_slide_model_and_its_licence_goes_along(
     with pytest.raises(UsageError, match="is an encoder, without classes of its own; train with it: wsikit train … --mil"):
         fetch_model("hf:uni")
     recipe = mil_recipe(choose_recipe("sts-subtype", values={"architecture": "uni", "mpp": 0.5}))
-    assert (recipe.tile_px, recipe.initial) == (32, "hf:MahmoodLab/UNI")
+    assert (recipe.tile_px, recipe.initial, recipe.stain) == (32, "hf:MahmoodLab/UNI", "none")
     card = encoder_card(recipe.architecture)
     assert card["scaling"] == {"mean": [0.7, 0.6, 0.7], "std": [0.2, 0.2, 0.2]}
     assert is_non_commercial(card["licence"])
@@ -112,6 +112,18 @@ def test_an_encoder_becomes_the_one_of_a_slide_model_and_its_licence_goes_along(
     x = torch.rand(2, 3, 32, 32)
     with torch.inference_mode():
         assert torch.allclose(net.eval().encoder(x), encoder.eval()(x), atol=1e-6), "the features are the encoder's own"
+
+
+def test_a_foundation_encoder_sees_pixels_as_scanned_unless_a_stain_is_asked_for(encoder: Any, tmp_path: Path) -> None:
+    accept(terms_of("MahmoodLab/UNI"))
+    file = tmp_path / "mine.toml"
+    file.write_text('preset = "zhang"\nstain = "macenko"\n')  # which is the preset's own, and yet said
+    plain = choose_recipe("sts-subtype", values={"architecture": "uni"})
+    assert (plain.stain, mil_recipe(plain).stain) == ("none", "none")
+    assert plain.source("stain") == "foundation encoders learned from slides as they were scanned"
+    assert choose_recipe("sts-subtype", values={"architecture": "uni", "stain": "reinhard"}).stain == "reinhard"
+    assert choose_recipe("sts-subtype", file=file, values={"architecture": "uni"}).stain == "macenko"
+    assert choose_recipe("sts-subtype", values={"architecture": "timm:resnet18"}).stain == "vahadane", "of ImageNet's weights nothing changes"
 
 
 def test_a_pickled_encoder_is_refused_with_the_way_on_and_unreadable_ones_with_the_reason(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ _FOERSCH = "published code of Foersch et al. 2021 (AGFoersch/DeepLearningSarcoma
 _FASTAI = "fastai v1's default, which that code uses; from general knowledge, not seen in a source"
 _DEEPPATH = "published code of DeepPATH (ncoudray/DeepPATH), which Frankel et al. 2022 use"
 _ZHANG = "Zhang et al. 2022, as reviewed by Xu et al. 2024"
+_AS_SCANNED = "foundation encoders learned from slides as they were scanned"
 
 PLAIN = Recipe(
     name="plain",
@@ -154,7 +155,8 @@ def choose_recipe(task: str, preset: str = "", file: Path | None = None, values:
     """The recipe of a task: its own preset, another, or a file's; then single values, and another number of epochs.
 
     ``values`` may have an ``architecture`` as ``densenet121``, ``timm:convnext_tiny``, or an encoder of a hub (``uni``, ``hf:owner/name``), which then starts
-    as it lies there; the second output's loss is then left to networks that have one.
+    as it lies there, and sees pixels as they were scanned unless the file or ``values`` name a stain; the second output's loss is then left to networks that
+    have one.
 
     Raises
     ------
@@ -169,13 +171,16 @@ def choose_recipe(task: str, preset: str = "", file: Path | None = None, values:
         raise UsageError(f"preset '{preset}': there are {', '.join(PRESETS)}")
     if preset and (task == "tumour") != (preset == "unet"):
         raise UsageError(f"preset '{preset}' is not for '{task}'")
-    recipe = read_recipe(file, PRESETS) if file else PRESETS[preset or OF_TASK[task]]
     values = dict(values or {})
-    if isinstance(name := values.get("architecture"), str):
+    name = values.get("architecture")
+    foundation = isinstance(name, str) and is_encoder(name)
+    presets = {k: changed(r, {"stain": "none"}, _AS_SCANNED) for k, r in PRESETS.items()} if foundation else PRESETS
+    recipe = read_recipe(file, presets) if file else presets[preset or OF_TASK[task]]
+    if isinstance(name, str):
         library, _, model = name.partition(":")
         key = "encoder" if library == "unet" else "model"
         values["architecture"] = {"name": library} | ({key: model} if model else {})
-        if is_encoder(name):
+        if foundation:
             values = encoder_values(name) | {k: v for k, v in values.items() if k != "architecture"}
         values |= {} if name == "inception_v3" else {"loss": {"auxiliary": 0.0}}
     recipe = changed(recipe, values, "command line") if values else recipe
