@@ -13,12 +13,16 @@ import torch
 from PIL import Image
 
 import wsikit as wk
-from wsikit.aggregate.calls import bag_probability, call_patient, call_slide
+from wsikit.aggregate.calls import attention_weights, bag_probability, call_patient, call_slide
 from wsikit.calibrate import calibrate
 from wsikit.errors import UsageError
+from wsikit.geometry import Size
+from wsikit.grid import Raster, TileGrid
 from wsikit.models import load_model
+from wsikit.models._cam import GradCam
 from wsikit.models._card import Card, Decision, Weights
 from wsikit.models._mil import GatedAttention, MilNet
+from wsikit.overlay.grad_cam import assemble
 from wsikit.run.job import read_run
 from wsikit.train.classify import Options
 from wsikit.train.labels import Labelled
@@ -26,6 +30,7 @@ from wsikit.train.mil import BagLearner, Bags, mil_recipe, train_mil
 from wsikit.train.parallel import Group
 from wsikit.train.presets import PRESETS
 from wsikit.train.recipe import changed
+from wsikit.train.tiles import Look
 
 
 def test_a_slide_put_together_from_its_tiles_is_the_attention_over_all() -> None:
@@ -104,10 +109,36 @@ def test_its_attention_and_what_speaks_in_its_tiles_are_pictures_of_the_report(s
     path = read_run(run.folder)["job"]["slides"][0]["path"]
     more = wk.score([path], run.folder, ["sts-subtype"], models={"sts-subtype": model}, explain=["sts-subtype"])
     assert more.results[slide_id]["pipelines"]["sts-subtype"]["status"] == "ok"
-    assert more.store(slide_id).about_overlay("sts-subtype-grad-cam")["layer"] == "encoder.features"
+    store = more.store(slide_id)
+    about = store.about_overlay("sts-subtype-grad-cam")
+    assert about["layer"] == "encoder.features"
+    assert about["method"].endswith(", each tile weighted by its attention")
+    table, heat = store.tables()["sts-subtype"], store.overlay("sts-subtype-grad-cam").values * about["logits_at_1"]
+    weight = np.exp(table["attention"].astype(float) - table["attention"].max())
+    weight /= weight.sum()
+    look, network = Look.at(Path(path), scored[0]), load_model(model)
+    cells = (table["origin"] / table["size"]).round().astype(int)
+    tiles = np.stack([look.read(x * 64, y * 64, 64) for x, y in cells.tolist()])
+    alone = GradCam(network, scored[0].classes)(tiles)  # of each tile's own logits
+    side = about["squares_per_tile"]
+    for (x, y), w, expected in zip(cells.tolist(), weight, alone, strict=True):
+        found = heat[:, y * side : (y + 1) * side, x * side : (x + 1) * side]
+        assert found.mean((1, 2)) == pytest.approx(w * expected.mean((1, 2)), rel=0.02, abs=1e-3 * heat[~np.isnan(heat)].max())
+    said = more.results[slide_id]["pipelines"]["sts-subtype"]["explanation"]["logits_at_1"]
+    assert said == pytest.approx(about["logits_at_1"], rel=1e-5), "however small the share of a tile is"
     width = Image.open(run.folder / f"slides/{slide_id}.png").width
     panel, left = divmod(width + 8, 5)
     assert (left, panel > 640) == (0, True)
+
+
+def test_a_tile_without_attention_shows_nothing_of_what_it_would_say() -> None:
+    grid = TileGrid(Raster(0, (1.0, 1.0), (1.0, 1.0), Size(256, 64), (0.5, 0.5)), 64)
+    maps = np.full((4, 1, 2, 2), 3, np.float32)
+    weight = attention_weights(np.array([0.0, 9.0, -40.0, 0.0], np.float32)).astype(np.float32)
+    heat, top = assemble(grid, 1, [(grid.all_cells(), maps * weight[:, None, None, None])], 1.0)
+    assert (heat[0, :, 2:4] == 1).all(), "the tile that is looked at is full, though hardly any other shows"
+    assert heat[0, :, [0, 1, 4, 5, 6, 7]].max() < 2e-4
+    assert top == pytest.approx(3 * weight[1])
 
 
 def test_folds_and_doubt_are_over_slides_and_their_patients(scored: tuple[Any, Any]) -> None:

@@ -61,8 +61,12 @@ def bag_probability(probability: np.ndarray, attention: np.ndarray) -> np.ndarra
 
 
 def attention_weights(attention: np.ndarray) -> np.ndarray:
-    """How much each tile counts: float64 (N,) of sum 1, from logits (N,)."""
-    a = np.exp(attention.astype(np.float64) - attention.max())
+    """How much each tile counts in a slide's logits, from the attention of all (N,), logits: float64 (N,), which sum to 1.
+
+    >>> attention_weights(np.array([0.0, 0.0, -1e9])).tolist()
+    [0.5, 0.5, 0.0]
+    """
+    a = np.exp(attention.astype(np.float64) - attention.max(initial=-np.inf))
     return np.asarray(a / a.sum())
 
 

@@ -15,12 +15,13 @@ from wsikit.store.image import Placement
 _TOP = 0.999  # share of the values that the last colour is above: a single pixel must not darken the slide
 
 
-def assemble(grid: TileGrid, classes: int, parts: Iterable[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, float]:
+def assemble(grid: TileGrid, classes: int, parts: Iterable[tuple[np.ndarray, np.ndarray]], top: float = _TOP) -> tuple[np.ndarray, float]:
     """The maps of all tiles in one: float32 (K, rows · S, columns · S), 0 to 1, NaN where no tile was scored; and how many logits 1 stands for.
 
     Parameters
     ----------
     parts : cells int64 (N, 2) column, row and maps (N, K, S, S) of some tiles at a time
+    top : the share of all values that 1 and what is above it stand over
     """
     columns, rows = grid.shape
     out = np.full((classes, rows, 1, columns, 1), np.nan, np.float32)
@@ -31,8 +32,8 @@ def assemble(grid: TileGrid, classes: int, parts: Iterable[tuple[np.ndarray, np.
         out[:, cells[:, 1], :, cells[:, 0], :] = maps
     flat = out.reshape(classes, rows * out.shape[2], columns * out.shape[4])
     there = flat[~np.isnan(flat)]
-    top = float(np.quantile(there, _TOP) or there.max()) if len(there) else 0.0
-    return np.clip(flat / np.float32(top or 1.0), 0, 1), top
+    one = float(np.quantile(there, top) or there.max()) if len(there) else 0.0
+    return np.clip(flat / np.float32(one or 1.0), 0, 1), one
 
 
 def placement(grid: TileGrid, side: int) -> Placement:

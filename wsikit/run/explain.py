@@ -1,6 +1,9 @@
 """Grad-CAM of a classifier's tiles as a stage of its own: asked for with a run or after it, done block by block, and nothing else done again.
 
 It is computed by torch in float32, whatever engine scores: other engines have no gradients.
+
+Of a model that calls slides by attention, the map is of the slide's logits. These are the tiles' own, each times its attention, and so are their gradients:
+what is kept of a tile's block is the map of its own logits, and its attention weights it where the slide is put together.
 """
 
 from __future__ import annotations
@@ -15,10 +18,11 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from wsikit import RESEARCH_USE_ONLY
+from wsikit.aggregate.calls import attention_weights
 from wsikit.errors import UsageError
 from wsikit.models import RISK_PIPELINE, read_card
 from wsikit.overlay.grad_cam import assemble, placement
-from wsikit.overlay.heat import METHOD, explained, explaining
+from wsikit.overlay.heat import ATTENTION, METHOD, explained, explaining
 from wsikit.run import damaged
 from wsikit.run.job import Explained, Job, ModelRef
 from wsikit.run.plan import Stage
@@ -75,7 +79,9 @@ def _grad_cam(folder: str, digest: str, device: str, classes: tuple[str, ...]) -
 
 def explain_recipe(job: Job, pipeline: str) -> list[Any]:
     """All that the maps depend on beside the slide: not on what else scores it, nor by which engine."""
-    return [VERSION, job.models[pipeline].digest, job.explain[pipeline].model_dump()]
+    ref = job.models[pipeline]
+    weighted = [ATTENTION] if read_card(Path(ref.folder)).architecture.get("name") == "mil" else []
+    return [VERSION, ref.digest, job.explain[pipeline].model_dump(), *weighted]
 
 
 def explain(job: Job, stage: Stage, rows: np.ndarray, canvas: Canvas) -> dict[str, np.ndarray]:
@@ -118,7 +124,10 @@ def write_explained(path: Path, store: SlideStore, stage: Stage, job: Job, parts
     pipeline = explained(stage.name)
     ref, wanted = job.models[pipeline], job.explain[pipeline]
     whole = ~touching(stage.grid, stage.cells, damaged.places(store))
-    heat, logits = assemble(stage.grid, len(wanted.classes), _maps(parts, stage, whole))
+    weight = _attention(store, pipeline, whole)
+    maps = _maps(parts, stage, whole, weight)
+    # a tile that is looked at far more than all others is no speck: its brightest place is 1
+    heat, logits = assemble(stage.grid, len(wanted.classes), maps) if weight is None else assemble(stage.grid, len(wanted.classes), maps, 1.0)
     side = heat.shape[1] // stage.grid.shape[1]
     window = {"min": 0.0, "max": 1.0, "start": 0.0, "end": 1.0}
     omero = {"channels": [{"label": c, "color": "FFFFFF", "active": i == 0, "window": window} for i, c in enumerate(wanted.classes)]}
@@ -126,7 +135,7 @@ def write_explained(path: Path, store: SlideStore, stage: Stage, job: Job, parts
     shutil.rmtree(overlay, ignore_errors=True)
     write_image(overlay, stage.name, [heat], [placement(stage.grid, side)], fill=float("nan"), extra={"omero": omero})
     about: dict[str, Any] = {
-        "method": METHOD,
+        "method": METHOD if weight is None else f"{METHOD}, each tile weighted by its attention",
         "pipeline": pipeline,
         "model": ref.model_dump(exclude={"folder", "engine", "engine_difference"}),
         "layer": wanted.layer,
@@ -135,11 +144,22 @@ def write_explained(path: Path, store: SlideStore, stage: Stage, job: Job, parts
     write_group(overlay, {"wsikit": about})
 
 
-def _maps(parts: Iterable[Path], stage: Stage, whole: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _attention(store: SlideStore, pipeline: str, whole: np.ndarray) -> np.ndarray | None:
+    """How much each tile of a stage counts in the slide's logits, float32 (N,), 0 for those that are not whole; None where all count alike."""
+    table = store.tables()[pipeline]
+    if ATTENTION not in table:
+        return None
+    weight = np.zeros(len(whole), np.float32)
+    weight[whole] = attention_weights(table[ATTENTION])
+    return weight
+
+
+def _maps(parts: Iterable[Path], stage: Stage, whole: np.ndarray, weight: np.ndarray | None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     for part in parts:
         columns = load_file(part)
-        kept = whole[columns["row"]]
-        yield stage.cells[columns["row"][kept]], columns["map"][kept]
+        rows = columns["row"][kept := whole[columns["row"]]]
+        maps = columns["map"][kept]
+        yield stage.cells[rows], maps if weight is None else maps * weight[rows, None, None, None]
 
 
 def explanation(store: SlideStore, pipeline: str, result: Mapping[str, Any]) -> dict[str, Any]:
@@ -149,4 +169,7 @@ def explanation(store: SlideStore, pipeline: str, result: Mapping[str, Any]) -> 
         return {}
     about = store.about_overlay(name)
     shown = result["call"] if result.get("call") in about["classes"] else about["classes"][0]
-    return {"explanation": {"overlay": name, "class": shown, "logits_at_1": round(about["logits_at_1"], 6)}}
+    logits = about["logits_at_1"]
+    # where each of many tiles has a small share of the slide's logits, so has the map
+    logits = round(logits, 6) if about["method"] == METHOD else float(f"{logits:.6g}")
+    return {"explanation": {"overlay": name, "class": shown, "logits_at_1": logits}}

@@ -213,4 +213,5 @@ class BagLearner:
 def mil_recipe(recipe: Recipe) -> Recipe:
     """The recipe of gated attention over the tiles and the network of another, which becomes the encoder."""
     kept = {k: getattr(recipe, k) for k in ("tile_px", "mpp", "stain", "initial", "validation_share")}
-    return MIL.model_copy(update={"architecture": {"name": "mil", "encoder": recipe.architecture}, **kept})
+    sources = {k: v for k, v in recipe.sources.items() if k in kept}
+    return MIL.model_copy(update={"architecture": {"name": "mil", "encoder": recipe.architecture}, "sources": sources, **kept})
