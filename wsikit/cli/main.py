@@ -109,7 +109,7 @@ def _show_usage(error: Any) -> None:
 
 
 def _warn(message: Warning | str, category: type[Warning], filename: str, lineno: int, file: TextIO | None = None, line: str | None = None) -> None:
-    """wsikit's own warnings as one line, others as Python shows them."""
+    """Warnings of wsikit as one line, others as Python shows them."""
     own = category.__module__.partition(".")[0] == "wsikit"
     said = f"wsikit: warning: {message}\n" if own else warnings.formatwarning(message, category, filename, lineno, line)
     (file or sys.stderr).write(said)
