@@ -14,6 +14,7 @@ from wsikit.evaluate.slides import Scored, score_labelled, tile_answers
 from wsikit.models import CARD_FILE, Card, find_model, read_card
 from wsikit.store.durable import write_atomic
 from wsikit.train.calibrate import COVERAGE, KnownTiles, calibrate_model
+from wsikit.train.known import known_tissue
 from wsikit.train.labels import read_labels
 
 
@@ -46,10 +47,11 @@ def calibrate(model: str, labels: Path, out: Path, workers: int | None = 0, cove
     plain = card.model_copy(update={"calibration": None})  # what was learnt before is not looked at
     write_atomic(out / CARD_FILE, (plain.model_dump_json(indent=1) + "\n").encode())
     usable = [s for s in kept if s.usable]
+    tissue = known_tissue(out, [s.item for s in usable])
     tiles, origin = KnownTiles(raw, feature, answers.truth, answers.patient, len(usable)), f"the patients of {labels.name}"
     if card.architecture.get("name") == "mil":
-        return calibrate_model(out, _slides_as_one(card, usable), origin, coverage, tissue=tiles)
-    return calibrate_model(out, tiles, origin, coverage)
+        return calibrate_model(out, _slides_as_one(card, usable), origin, coverage, tissue=tissue or tiles)
+    return calibrate_model(out, tiles, origin, coverage, tissue=tissue)
 
 
 def _slides_as_one(card: Card, slides: Sequence[Scored]) -> KnownTiles:

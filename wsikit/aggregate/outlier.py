@@ -1,7 +1,7 @@
-"""Does a tile look like anything that the model was calibrated on? How far its features are from theirs, and the energy of its logits.
+"""Does a tile look like anything that the model was calibrated on? How far its last features are from theirs, and the energy of its logits.
 
-Distance: Mahalanobis, Lee et al., NeurIPS 2018, for all classes together, with the covariance shrunk as Ledoit and Wolf do. Energy: Liu et al., NeurIPS 2020
-(−logsumexp of the logits: high where no class is spoken for).
+Distance: Mahalanobis (`wsikit.models._distance`), with the covariance shrunk as Ledoit and Wolf do. Energy: Liu et al., NeurIPS 2020 (−logsumexp of the
+logits: high where no class is spoken for). Models whose rules are about their network's maps tell it themselves as they score (`wsikit.models._known`).
 """
 
 from __future__ import annotations
@@ -12,21 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from wsikit.models._card import Card, Outliers, check_file
-
-_ROWS = 1024
-
-
-def squared_distance(feature: np.ndarray, mean: np.ndarray, precision: np.ndarray) -> np.ndarray:
-    """The squared Mahalanobis distance of features (N, D) from a mean (D,) under a precision matrix (D, D): float64 (N,).
-
-    >>> squared_distance(np.array([[3.0, 0.0]]), np.zeros(2), np.eye(2)).tolist()
-    [9.0]
-    """
-    out = np.empty(len(feature))
-    for start in range(0, len(feature), _ROWS):
-        away = feature[start : start + _ROWS].astype(np.float64) - mean
-        out[start : start + _ROWS] = ((away @ precision.astype(np.float64)) * away).sum(1)
-    return out
+from wsikit.models._distance import squared_distance
 
 
 def energy(feature: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
@@ -45,7 +31,7 @@ def outlying_tiles(rules: Outliers, tensors: Mapping[str, np.ndarray], feature: 
 
 
 def mark_tiles(card: Card, folder: Path, feature: np.ndarray) -> np.ndarray | None:
-    """The outlying ones among the tiles of a slide, by a model's own rules: uint8 (N,); None where the model has none.
+    """The outlying ones among the tiles of a slide, by a model's rules about its last features: uint8 (N,); None where the model has none of these.
 
     Raises
     ------
@@ -53,7 +39,7 @@ def mark_tiles(card: Card, folder: Path, feature: np.ndarray) -> np.ndarray | No
         The model's file of known features is missing or is not the one that its card names.
     """
     rules = card.calibration.outliers if card.calibration else None
-    if rules is None:
+    if rules is None or rules.layers:
         return None
     if not len(feature):
         return np.empty(0, np.uint8)

@@ -176,13 +176,17 @@ def load_network(card: Card, folder: Path, device: str = "cpu") -> Network:
     Raises
     ------
     CardError, WeightsMismatchError
-        Its card or weights are wrong.
+        Its card, weights or rules for outlying tiles are wrong.
     """
+    from wsikit.models._known import recognise
+
     if card.task == "classify" and card.weights.file.endswith(".onnx"):
         from wsikit.models.exchange import onnx
 
-        return onnx.load(card, folder, device)
-    network: Network = family(card.pipeline).load(card, folder, device)
+        network: Network = onnx.load(card, folder, device)
+    else:
+        network = family(card.pipeline).load(card, folder, device)
+    recognise(network, folder)
     return network
 
 

@@ -145,7 +145,7 @@ def last_maps(model: TileClassifier) -> Maps:
     calls, weighty = Counter(map(id, seen)), [isinstance(m, nn.Conv2d | nn.Linear) for m in seen]
     names = {id(m): name for name, m in model.net.named_modules()}
     for i in range(len(seen) - 1, -1, -1):
-        read = _layout(shapes[id(seen[i])])
+        read = layout(shapes[id(seen[i])])
         early = sum(weighty[: i + 1]) < sum(weighty[i + 1 :])
         if read is not None and not early and calls[id(seen[i])] == 1 and _carry_all(model, seen[i], x, plain):
             h, w = read(torch.empty(shapes[id(seen[i])])).shape[2:]
@@ -173,7 +173,7 @@ def _passed(model: TileClassifier, x: Tensor) -> tuple[list[nn.Module], dict[int
             handle.remove()
 
 
-def _layout(shape: tuple[int, ...]) -> Callable[[Tensor], Tensor] | None:
+def layout(shape: tuple[int, ...]) -> Callable[[Tensor], Tensor] | None:
     """How an output becomes (B, C, H, W): as it is, from channels last, or not at all."""
     if len(shape) != 4:
         return None

@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, ValidationError, model_serializer, model_validator
 
 from wsikit.errors import CardError, WeightsMismatchError
 
@@ -162,8 +162,9 @@ class Conformal(_Part):
 class Outliers(_Part):
     """When a tile looks like nothing that the model knows, see `wsikit.aggregate.outlier`; the thresholds are those that 95 % of known tiles keep.
 
-    ``file`` has ``mean`` and ``precision`` of the features of known tiles, and the last layer (``weight``, ``bias``) where energy is used. A call is
-    withheld where more than ``share`` of the tiles are outlying.
+    ``file`` has ``mean`` and ``precision`` of the features of known tiles, and the last layer (``weight``, ``bias``) where energy is used. Features are the
+    means of the maps of ``layers`` of the network (`wsikit.models._known`), or where there are none, its last ones. A call is withheld where more than
+    ``share`` of the tiles are outlying.
     """
 
     file: str = Field("doubt.safetensors", pattern=r"^[A-Za-z0-9._-]+\.safetensors$")
@@ -172,6 +173,13 @@ class Outliers(_Part):
     energy: float | None = None
     tiles: int = Field(ge=1)
     share: float = Field(0.5, gt=0, le=1)
+    layers: list[str] = []
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, said: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """``layers`` are younger than models that are about, whose digests leave them out."""
+        out: dict[str, Any] = said(self)
+        return {k: v for k, v in out.items() if k != "layers" or v}
 
 
 class Calibration(_Part):

@@ -83,18 +83,22 @@ class MilClassifier(TileClassifier):
         """
         feature = [self._mil.encoder(batch)[:real].float() for batch, real in self._batches(images)]
         f = torch.cat(feature) if feature else torch.empty((0, self.feature_size), device=self.device)
-        logits, attention = self._mil.mil(f)
-        parts = {"probability": torch.softmax(logits, 1), "feature": f, ATTENTION: attention}
-        return {k: v.cpu().numpy() for k, v in parts.items()}
+        logits, attention = self._mil.mil(f[:, : self.feature_size].contiguous())
+        return {"probability": torch.softmax(logits, 1).cpu().numpy()} | self._split(f) | {ATTENTION: attention.cpu().numpy()}
 
     def _forward(self, batch: Tensor) -> tuple[Tensor, Tensor]:
         f = self._mil.encoder(batch)
-        return torch.softmax(self._mil.mil(f)[0], 1), f
+        return torch.softmax(self._mil.mil(f[:, : self.feature_size].contiguous())[0], 1), f
 
     def logits(self, batch: Tensor) -> Tensor:
         """Each tile's own logits, which its attention weights in the slide's."""
-        own: Tensor = self._mil.mil(self._mil.encoder(batch))[0]
+        own: Tensor = self._mil.mil(self._mil.encoder(batch)[:, : self.feature_size])[0]
         return own
+
+    @property
+    def body(self) -> nn.Module:
+        """The encoder."""
+        return self._mil.encoder
 
     @property
     def feature_size(self) -> int:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from wsikit.errors import CardError, ModelError, WeightsMismatchError
 from wsikit.models._card import Card, check_weights
+from wsikit.models._distance import Known
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,12 @@ class Network(ABC):
 
 
 class TileClassifier(Network):
-    """A network that gives each tile the probabilities of classes, and features."""
+    """A network that gives each tile the probabilities of classes, and features.
+
+    ``known`` is tissue that it knows by what its ``body`` gives beyond these features, see `wsikit.models._known`; None where its card has no such rules.
+    """
+
+    known: Known | None = None
 
     def __init__(self, card: Card, net: nn.Module, device: str = "cpu") -> None:
         super().__init__(card, net, device)
@@ -86,7 +92,7 @@ class TileClassifier(Network):
 
     @abstractmethod
     def _forward(self, batch: Tensor) -> tuple[Tensor, Tensor]:
-        """Probabilities (B, K) and features (B, D) of a scaled batch."""
+        """Probabilities (B, K) of a scaled batch, and features (B, D) with what its body gives beyond these."""
 
     def logits(self, batch: Tensor) -> Tensor:
         """Logits (B, K) of a scaled batch, which gradients can be taken of.
@@ -100,21 +106,30 @@ class TileClassifier(Network):
 
     @torch.inference_mode()
     def predict(self, images: np.ndarray | Tensor) -> dict[str, np.ndarray]:
-        """``probability`` float32 (B, K), rows sum to 1, and ``feature`` float32 (B, D).
+        """``probability`` float32 (B, K), rows sum to 1, and ``feature`` float32 (B, D); from models that tell, ``outlying`` uint8 (B,): like nothing known.
 
         Raises
         ------
         ModelError
             The images are not uint8 (B, H, W, 3).
         """
-        probability, feature = [], []
+        probability, feature = [torch.empty(0, len(self.card.classes))], []
         for batch, real in self._batches(images):
             p, f = self._forward(batch)
             probability.append(p[:real].float().cpu())
             feature.append(f[:real].float().cpu())
-        if not probability:
-            return {"probability": np.empty((0, len(self.card.classes)), np.float32), "feature": np.empty((0, self.feature_size), np.float32)}
-        return {"probability": torch.cat(probability).numpy(), "feature": torch.cat(feature).numpy()}
+        return {"probability": torch.cat(probability).numpy()} | self._split(torch.cat(feature) if feature else torch.empty(0, self.feature_size))
+
+    def _split(self, feature: Tensor) -> dict[str, np.ndarray]:
+        """The columns of what the body gave, float32 (B, D and more)."""
+        own, beyond = feature[:, : self.feature_size], feature[:, self.feature_size :]
+        told = {} if self.known is None else {"outlying": self.known.outlying(beyond.cpu().numpy())}
+        return {"feature": np.ascontiguousarray(own.cpu().numpy())} | told
+
+    @property
+    def body(self) -> nn.Module:
+        """The part of the network that gives features."""
+        return self.net
 
     @property
     @abstractmethod
@@ -144,11 +159,11 @@ class Classifier(TileClassifier):
 
     def _forward(self, batch: Tensor) -> tuple[Tensor, Tensor]:
         f = self.features(batch)
-        return torch.softmax(self._head(f).float(), 1), f
+        return torch.softmax(self._head(f[:, : self.feature_size].contiguous()).float(), 1), f
 
     def logits(self, batch: Tensor) -> Tensor:
         """Logits (B, K) of a scaled batch as it is, whatever the views, so that what explains them lies where it is in the tile."""
-        found: Tensor = self._head(self.net(batch))
+        found: Tensor = self._head(self.net(batch)[:, : self.feature_size])
         return found
 
     @property

@@ -17,11 +17,12 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 
 from wsikit.aggregate.doubt import tempered
-from wsikit.aggregate.outlier import energy, squared_distance
+from wsikit.aggregate.outlier import energy
 from wsikit.errors import LabelsError, UsageError
 from wsikit.metrics import calibration_error
 from wsikit.models import load_network, read_card
 from wsikit.models._card import CARD_FILE, Calibration, Card, Conformal, Outliers
+from wsikit.models._distance import squared_distance
 from wsikit.models._network import TileClassifier
 from wsikit.store.durable import write_atomic
 from wsikit.train.labels import of_several_classes
@@ -48,6 +49,7 @@ class KnownTiles:
     label : int64 (N,), the class of each tile's patient
     patient : (N,) names
     slides : how many slides they are of
+    layers : of which the features are means (`wsikit.models._known`); none where they are the network's last ones
     """
 
     probability: np.ndarray
@@ -55,6 +57,7 @@ class KnownTiles:
     label: np.ndarray
     patient: np.ndarray
     slides: int
+    layers: Sequence[str] = ()
 
     def by_patient(self) -> list[np.ndarray]:
         """The rows of each patient; one with tiles of several classes counts once for each."""
@@ -71,7 +74,8 @@ class KnownTiles:
 def calibrate_model(folder: Path, tiles: KnownTiles, origin: str, coverage: float = COVERAGE, *, tissue: KnownTiles | None = None) -> Card:
     """Learn a model's doubt from tiles of patients that it was not trained on, and write it into its folder; returns the new card.
 
-    Of a model that calls slides as one, ``tiles`` has a row a slide, and ``tissue`` has their tiles, whose features tell what is known.
+    ``tissue`` has the tiles whose features tell what is known, where these are not the last features of ``tiles``, or where those are slides that are called
+    as one.
 
     Raises
     ------
@@ -196,7 +200,7 @@ def _outliers(tiles: KnownTiles, groups: Sequence[np.ndarray], last: tuple[np.nd
     """Rules for outlying tiles: thresholds on patients whose own tiles are left out of mean and covariance."""
     if len(groups) < 2 or tiles.feature.ndim != 2 or tiles.feature.shape[1] < 2:
         return None, {}
-    feature = tiles.feature.astype(np.float16)  # as the tables keep them
+    feature = tiles.feature if tiles.layers else tiles.feature.astype(np.float16)  # as the tables keep them
     rows = np.sort(np.concatenate([_spread(g, max(1, MOST_TILES // len(groups))) for g in groups]))
     fold = np.empty(len(feature), int)
     for i, g in enumerate(groups):
@@ -209,7 +213,9 @@ def _outliers(tiles: KnownTiles, groups: Sequence[np.ndarray], last: tuple[np.nd
         weight[g] = 1 / len(g)  # a patient counts once, however many tiles
     tensors = dict(zip(("mean", "precision"), _spread_of(feature[rows]), strict=True))
     rules: dict[str, Any] = {"distance": round(_quantile(distance, weight), 6), "tiles": len(rows)}
-    if last is not None:
+    if tiles.layers:
+        rules["layers"] = list(tiles.layers)
+    elif last is not None:
         tensors |= {"weight": last[0].astype(np.float32), "bias": last[1].astype(np.float32)}
         rules["energy"] = round(_quantile(energy(feature, *last), weight), 6)
     return Outliers(sha256="0" * 64, file=DOUBT_FILE, **rules), tensors

@@ -26,6 +26,7 @@ from wsikit.train.calibrate import KnownTiles, calibrate_model
 from wsikit.train.fit import STATE, fit
 from wsikit.train.held import HeldOut
 from wsikit.train.initial import initialise
+from wsikit.train.known import known_tissue
 from wsikit.train.labels import Labelled, outer_folds, split_by_patient
 from wsikit.train.learner import TileLearner, Tiles, scaled, trainable
 from wsikit.train.page import write_page
@@ -129,7 +130,8 @@ def train_classifier(
             fields |= {"decision": card.decision.model_dump() | {"min_tiles": min(card.decision.min_tiles, usual)}}
         fields |= {"trained_on": _told_of(card_fields["trained_on"], done.synthetic)}
         write_model(out, fields, done.state)
-        card = calibrate_model(out, KnownTiles.of(done.held), VALIDATION_PATIENTS)
+        tissue = known_tissue(out, done.held.items, group.device)
+        card = calibrate_model(out, KnownTiles.of(done.held), VALIDATION_PATIENTS, tissue=tissue)
         done.held.write(folder / "validation.csv")
         write_page(folder, card, recipe, done.history, {"training": done.train, "validation": done.held.items})
         clear_up(folder)

@@ -25,6 +25,7 @@ NAME = "onnx"
 CARD_KEY = "wsikit.card"
 PROBABILITY, LOGITS, FEATURE = "probability", "logits", "feature"
 WEIGHTS_FILE = "model.onnx"
+_NO_RULES = "no rules for what looks like nothing known: an ONNX file does not hold them; wsikit calibrate learns them again"
 _NEEDED = ("pipeline", "classes", "mpp", "tile_px")
 
 
@@ -198,10 +199,10 @@ class _Whole(nn.Module):
 
     def __init__(self, model: Classifier) -> None:
         super().__init__()
-        self.net, self.head, self.features = model.net, model._head, model.features
+        self.net, self.head, self.features, self.width = model.net, model._head, model.features, model.feature_size
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        feature = self.features(image)
+        feature = self.features(image)[:, : self.width]
         return torch.softmax(self.head(feature), 1), feature
 
 
@@ -242,6 +243,8 @@ def export_onnx(folder: Path, out: Path) -> Path:
         proto = onnx.load(str(tmp))
         said = card.model_dump(mode="json", exclude={"weights"}) | {"architecture": {"name": NAME, "output": PROBABILITY, "gives": PROBABILITY}}
         said["views"] = 1  # they are inside
+        if (learnt := said["calibration"]) and learnt["outliers"]:
+            said["calibration"] = learnt | {"outliers": None, "notes": [*learnt["notes"], _NO_RULES]}
         said["source"] = f"exported from model {card.name} {card.digest[:12]}"
         onnx.helper.set_model_props(proto, {CARD_KEY: json.dumps(said)})
         onnx.checker.check_model(proto)
