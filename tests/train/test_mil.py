@@ -196,4 +196,4 @@ def test_its_folder_loads_and_an_empty_batch_has_its_columns(scored: tuple[Any, 
     _, run = scored
     model = load_model(run.folder.parent / "m")
     found = model.predict(np.zeros((0, 64, 64, 3), np.uint8))
-    assert {k: v.shape[0] for k, v in found.items()} == {"probability": 0, "feature": 0, "attention": 0}
+    assert {k: v.shape[0] for k, v in found.items()} == {"probability": 0, "feature": 0, "outlying": 0, "attention": 0}

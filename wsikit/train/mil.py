@@ -23,6 +23,7 @@ from wsikit.train.classify import _PLACEHOLDER, TRAINING, VALIDATION_PATIENTS, O
 from wsikit.train.fit import fit
 from wsikit.train.held import HeldOut, scores
 from wsikit.train.initial import initialise
+from wsikit.train.known import known_tissue
 from wsikit.train.labels import Labelled, split_by_patient
 from wsikit.train.learner import class_weights, scaled
 from wsikit.train.page import write_page
@@ -104,7 +105,8 @@ def train_mil(
     training = {"recipe": recipe.model_dump(mode="json"), "started_from": done.origin, "seed": options.seed, "tiles_per_slide": options.per_slide}
     fields = {**card_fields, "metrics": {"validation": done.held.figures(), **crossed}, "training": training | {"wsikit": __version__}}
     write_model(out, fields, {k: v.cpu() for k, v in done.net.state_dict().items()})
-    card = calibrate_model(out, KnownTiles.of(done.held), VALIDATION_PATIENTS, tissue=done.tissue)
+    tissue = known_tissue(out, done.held.items, options.device) or done.tissue
+    card = calibrate_model(out, KnownTiles.of(done.held), VALIDATION_PATIENTS, tissue=tissue)
     done.held.write(folder / "validation.csv")
     write_page(folder, card, recipe, done.history, {"training": done.train, "validation": done.held.items})
     clear_up(folder)
