@@ -259,7 +259,7 @@ def _no_columns(card: Card) -> dict[str, np.ndarray]:
             "class": np.empty(0, np.int64),
             "size": np.empty((0, 2), np.float32),
         }
-    more = {"map": np.empty((0, 1), np.uint8)} if card.task == "segment" else {"feature": np.empty((0, 1), np.float16)}
+    more: dict[str, np.ndarray] = {"map": np.empty((0, 1), np.uint8)} if card.task == "segment" else {"feature": np.empty((0, 1), np.float16)}
     if card.calibration and card.calibration.outliers and card.calibration.outliers.layers:
         more["outlying"] = np.empty(0, np.uint8)
     return {"row": np.empty(0, np.int64), "probability": np.empty((0, len(card.classes)), np.float32), **more}
