@@ -27,7 +27,7 @@ def cases(setup: Setup) -> list[Case]:
     for name, tile in list(NETWORKS.items())[: 1 if setup.quick else None]:
         how: dict[str, Any] = {"model": name, "side": tile, "tiles": few, "batch": BATCH}
         alone = f"{name}, the engine alone"
-        found.append(Case(FLOOR, alone, "jobs.infer:alone", options=how, unit="tiles"))
+        found.append(Case(FLOOR, alone, "jobs.infer:alone", options=how, slide="phantom", unit="tiles"))
         for n in setup.counts:
             floors = (Floor(FLOOR, alone, times=1 / n, cores=1),)
             work = how | {"passes": [[PIPELINE]], "workers": n if n > 1 else 0, "slides": n}

@@ -116,6 +116,7 @@ def test_tiles_unlike_any_known_are_marked_and_withhold_the_call(tmp_path: Path)
     new = outlying_tiles(found.outliers, tensors, tissue(2000).astype(np.float16))
     assert 0.01 < new.mean() < 0.12, "about 5 % of new tiles of the same kind"
     other = outlying_tiles(found.outliers, tensors, (tissue(500) - 2 * centre).astype(np.float16))
+    assert outlying_tiles(found.outliers, tensors, np.full((2, len(centre)), np.nan, np.float16)).all()
     assert other.mean() > 0.99
     card = Card(**CARD | {"calibration": found.model_dump() | {"conformal": None, "temperature": 1.0}})
     p = np.tile(np.array([[0.98, 0.01, 0.01]], np.float32), (500, 1))

@@ -24,10 +24,10 @@ def energy(feature: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndar
 
 def outlying_tiles(rules: Outliers, tensors: Mapping[str, np.ndarray], feature: np.ndarray) -> np.ndarray:
     """Which tiles are beyond a threshold that 95 % of tiles of calibration patients keep: bool (N,)."""
-    beyond = squared_distance(feature, tensors["mean"], tensors["precision"]) > rules.distance
+    within = squared_distance(feature, tensors["mean"], tensors["precision"]) <= rules.distance
     if rules.energy is not None:
-        beyond |= energy(feature, tensors["weight"], tensors["bias"]) > rules.energy
-    return np.asarray(beyond)
+        within &= energy(feature, tensors["weight"], tensors["bias"]) <= rules.energy
+    return np.asarray(~within)  # asked this way round, features that are no numbers are outlying too
 
 
 def mark_tiles(card: Card, folder: Path, feature: np.ndarray) -> np.ndarray | None:

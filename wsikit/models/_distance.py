@@ -60,4 +60,5 @@ class Known:
             return np.empty(0, np.uint8)
         if feature.shape[1:] != self.mean.shape:
             raise ModelError(f"its rules for outlying tiles are for {len(self.mean)} features, its network gives {feature.shape[1]}; calibrate the model again")
-        return (squared_distance(feature, self.mean, self.precision) > self.limit).astype(np.uint8)
+        within = squared_distance(feature, self.mean, self.precision) <= self.limit
+        return (~within).astype(np.uint8)  # features that are no numbers are outlying too
