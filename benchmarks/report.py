@@ -106,6 +106,7 @@ def _said(about: Json) -> str:
     if busy is not None and not about["quiet"]:
         quiet = f"**not quiet: other work kept {busy:.1f} cores busy, so ratios are rough and speeds mean little**"
     doubt = " A quick run: it shows that everything works; its figures mean nothing." if about.get("quick") else ""
+    doubt += " It was interrupted: some cases were measured fewer times." if about.get("interrupted") else ""
     memory = f", {m['memory_gib']} GiB" if "memory_gib" in m else ""
     return f"{m['cpu']}, {m['cores']} cores{memory}, {about['date']}, commit {about['commit']}, median of {about['repeats']}; {quiet}.{doubt}"
 

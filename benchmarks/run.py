@@ -32,6 +32,7 @@ from wsikit.survey import survey
 
 TILE_PX = 256
 PHANTOM_SIDE, QUICK_PHANTOM_SIDE = 8192, 1536
+INTERRUPTED = 130  # exit status
 HERE = Path(__file__).parent
 Say = Callable[[str], None]
 
@@ -116,9 +117,10 @@ def run_job(name: str, asked: argparse.Namespace, say: Say) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(dir=asked.scratch) as folder:
         scenes = scenes_of(cases, asked, what, Path(folder), say)
         say(f"{name}: {len(cases)} cases, {repeats} times each, on up to {setup.cores} cores")
-        measured = Bench(scenes, Path(folder), say, dict(asked.peer_python)).run(cases, repeats)
+        bench = Bench(scenes, Path(folder), say, dict(asked.peer_python))
+        measured = bench.run(cases, repeats)
     slides = {k: {"file": Path(s.path).name, "bytes": Path(s.path).stat().st_size, "tissue_mpx": round(s.tissue_mpx, 1)} for k, s in scenes.items()}
-    about = {"repeats": repeats, "quick": asked.quick, "slides": slides, "tile_px": TILE_PX}
+    about = {"repeats": repeats, "interrupted": bench.interrupted, "quick": asked.quick, "slides": slides, "tile_px": TILE_PX}
     return report.as_json(name, measured, about, getattr(job, "targets", lambda _: []))
 
 
@@ -139,6 +141,8 @@ def main() -> int:
             (asked.out / f"{name}.md").write_text(text + "\n")
             draw(facts, asked.out)
         failed |= any(c.get("absent", "").startswith("failed") for c in facts["cases"])
+        if facts["about"]["interrupted"]:
+            return INTERRUPTED
     return int(failed)
 
 

@@ -92,25 +92,32 @@ class Bench:
     """Runs cases and keeps what they found."""
 
     def __init__(self, scenes: dict[str, Scene], scratch: Path, say: Callable[[str], None], pythons: Mapping[str, Path] | None = None) -> None:
-        self._scenes, self._scratch, self._say = scenes, scratch, say
+        self._scenes, self._scratch, self._say, self.interrupted = scenes, scratch, say, False
         self._pythons: dict[str, list[str] | str] = {"": [sys.executable]} | {peer: [str(path)] for peer, path in (pythons or {}).items()}
 
     def run(self, cases: Sequence[Case], repeats: int, seed: int = 0) -> list[Measured]:
-        """Every case ``repeats`` times, in another order each time: what disturbs the machine then disturbs all alike."""
+        """Every case ``repeats`` times, in another order each time: what disturbs the machine then disturbs all alike. Ctrl-C keeps what is done."""
         found = {case.name: Measured(case) for case in cases}
         for case in cases:
             command = self.command(case.peer)
             if isinstance(command, str):
                 found[case.name].absent = command
-        rng = random.Random(seed)
+        try:
+            self._turns(list(found.values()), repeats, random.Random(seed))
+        except KeyboardInterrupt:
+            self.interrupted = True
+            for m in found.values():
+                m.absent = m.absent or ("" if m.runs else "interrupted")
+        return list(found.values())
+
+    def _turns(self, found: list[Measured], repeats: int, rng: random.Random) -> None:
         for turn in range(repeats):
-            order = [m for m in found.values() if not m.absent]
+            order = [m for m in found if not m.absent]
             rng.shuffle(order)
             for i, measured in enumerate(order):
                 self._once(measured)
                 last = f"{measured.rates[-1]:.4g} {measured.case.unit}/s" if measured.runs and not measured.absent else measured.absent
                 self._say(f"[{turn + 1}/{repeats}, {i + 1}/{len(order)}] {measured.case.name}: {last}")
-        return list(found.values())
 
     def command(self, peer: str) -> list[str] | str:
         """How to start a peer's Python, or why that cannot be."""
@@ -177,6 +184,9 @@ def _watched(command: list[str], log: Any, folder: Path, environment: dict[str, 
     except subprocess.TimeoutExpired:
         process.kill()
         status = process.wait()
+    except KeyboardInterrupt:
+        process.kill()
+        raise
     finally:
         stop.set()
         watcher.join()
