@@ -266,6 +266,16 @@ def test_magnification_measures_and_pictures(viewer: Any, tmp_path: Path) -> Non
     assert np.ptp(picture) > 100
 
 
+def test_all_of_the_slide_is_in_view_and_what_lies_beyond_it_is_not(viewer: Any) -> None:
+    far = viewer.add_image(np.zeros((8, 8)), scale=(9000, 9000))  # as one tile is to a small slide
+    session_of(viewer).fit_view()
+    (top, left), (bottom, right) = viewer.layers["slide"].extent.world
+    assert viewer.scene.camera.center[-2:] == pytest.approx(((top + bottom) / 2, (left + right) / 2), rel=0.01)
+    shown = min(viewer.canvas.size[0] / (bottom - top), viewer.canvas.size[1] / (right - left))
+    assert 0.8 * shown < viewer.scene.camera.zoom <= shown
+    viewer.layers.remove(far)
+
+
 def test_a_million_points_are_shown_as_density_and_near_as_points(viewer: Any) -> None:
     from wsikit.review.objects import Objects
     from wsikit.view.detections import NEAR, DetectionLayers, view_box

@@ -39,7 +39,7 @@ def open_viewer(paths: Sequence[Path], *, show: bool = True, panels: bool = True
         session_of(viewer).show(targets)
         if panels:
             add_panels(viewer)
-        viewer.reset_view()
+        session_of(viewer).fit_view()
     except BaseException:
         viewer.close()
         raise
@@ -104,7 +104,7 @@ def screenshot(paths: Sequence[Path], out: Path) -> None:
         viewer.window.resize(CANVAS_PX[1], CANVAS_PX[0])
         QApplication.processEvents()  # the canvas takes its new size
         session_of(viewer).add_all()
-        viewer.reset_view()
+        session_of(viewer).fit_view()
         session_of(viewer).fit_outlines()
         settled(viewer)
         image = viewer.screenshot(canvas_only=False, flash=False)

@@ -154,7 +154,7 @@ class Session(QObject):
         for planned in [p for p in self._planned if p.shown]:
             self._add(planned)
         self._add_detections()
-        self.viewer.reset_view()
+        self.fit_view()
         self.viewer.title = f"wsikit – {store.slide_id}"
         self.describe()
         self._timer.start()
@@ -166,7 +166,7 @@ class Session(QObject):
         self.slide = slide
         data, options, _ = slide_layers(slide)[0]
         self._take(self.viewer.add_image(data, **options), 0)
-        self.viewer.reset_view()
+        self.fit_view()
         self.viewer.title = f"wsikit – {slide.path.name}"
         self.describe()
         self.opened.emit()
@@ -201,6 +201,11 @@ class Session(QObject):
         if any(v.points.visible and v.shown.any() for v in self.detections.values()):
             lines.append("rings: the bluer, the higher the score")
         self.viewer.canvas.overlays.text.text = "\n".join([*lines, "Research use only"])
+
+    def fit_view(self) -> None:
+        """Show all of the slide, and no more: of a small one, the outermost tiles and squares of other layers reach far beyond it."""
+        slide = min(self._ranks, key=lambda layer: self._ranks[layer], default=None)
+        self.viewer.reset_view(layers=None if slide is None else [slide])
 
     def _take(self, layer: Any, rank: int) -> None:
         """Put a layer where it belongs in the pile."""
