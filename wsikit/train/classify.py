@@ -183,8 +183,8 @@ def _train(items: Sequence[Labelled], folder: Path, card: Card, recipe: Recipe, 
     key = digest_of([facts, card.model_dump(mode="json"), recipe.model_dump(mode="json"), options.per_slide, options.seed, options.acgan, __version__])
     if not group.first:
         group.wait()  # until the first process has drawn the tiles
-    x, owner = draw_to_disk(_sources(train), card, options.per_slide, folder / f"train-{key}.tiles")
-    vx, vowner = draw_to_disk(_sources(val), card, options.per_slide, folder / f"validation-{key}.tiles")
+    x, owner = draw_to_disk(_sources(train), card, options.per_slide, folder / f"train-{key}.tiles", options.log)
+    vx, vowner = draw_to_disk(_sources(val), card, options.per_slide, folder / f"validation-{key}.tiles", options.log)
     if group.first:
         group.wait()
     tiles, held = Tiles(x, _labels(train, card)[owner]), Tiles(vx, _labels(val, card)[vowner])

@@ -96,7 +96,7 @@ def train_mil(
 
     def answer(rest: Sequence[Labelled], test: Sequence[Labelled], fold: Path) -> HeldOut:
         trained = _train(rest, fold, card, recipe, options, alone)
-        bags = _bags(trained.net, test, card, options.per_slide, fold / "test.tiles")
+        bags = _bags(trained.net, test, card, options, fold / "test.tiles")
         return _answers(BagLearner(trained.net, card, recipe, bags, bags), bags, test, card, alone)
 
     with nothing_left_of_refused(out):
@@ -122,7 +122,7 @@ def _train(items: Sequence[Labelled], folder: Path, card: Card, recipe: Recipe, 
     net.to(group.device).eval()
     facts = [[(str(i.path), i.label, i.patient, i.mpp) for i in part] for part in (train, val)]
     key = digest_of([facts, card.model_dump(mode="json"), recipe.model_dump(mode="json"), options.per_slide, options.seed, origin, __version__])
-    bags, held = (_bags(net, part, card, options.per_slide, folder / f"{name}-{key}.tiles") for name, part in (("train", train), ("validation", val)))
+    bags, held = (_bags(net, part, card, options, folder / f"{name}-{key}.tiles") for name, part in (("train", train), ("validation", val)))
     require_classes(card, bags.label, held.label)
     learner = BagLearner(net, card, recipe, bags, held)
     history = fit(learner, recipe, folder, key, group, seed=options.seed, log=options.log, tensorboard=options.tensorboard)
@@ -135,7 +135,7 @@ def _answers(learner: BagLearner, held: Bags, items: Sequence[Labelled], card: C
 
 
 @torch.inference_mode()
-def _bags(net: MilNet, items: Sequence[Labelled], card: Card, per_slide: int, path: Path) -> Bags:
+def _bags(net: MilNet, items: Sequence[Labelled], card: Card, options: Options, path: Path) -> Bags:
     """The features of all tiles of some slides, written as they come; slides without a tile are left out."""
     owners, device = path.with_suffix(".npy"), next(net.parameters()).device
     width = net.mil.width
@@ -150,7 +150,7 @@ def _bags(net: MilNet, items: Sequence[Labelled], card: Card, per_slide: int, pa
                 f.write(net.encoder(scaled(images, card).to(device)).half().cpu().numpy().tobytes())
                 pending.clear()
 
-            for i, tile in drawn([Source(i.path, i.mpp, f"{i.patient} {i.site}") for i in items], card, per_slide):
+            for i, tile in drawn([Source(i.path, i.mpp, f"{i.patient} {i.site}") for i in items], card, options.per_slide, options.log):
                 owner.append(i)
                 pending.append(tile)
                 if len(pending) == card.batch:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,8 +23,10 @@ from wsikit.survey import Survey, survey
 from wsikit.tissue import TissueMask
 
 TILE_IMAGE_PX = 2048  # a JPEG or PNG up to this wide and high is taken for a picture of tissue that somebody chose, a larger one for a slide
+_SAY_SECONDS = 20
 LEAST_TILES = 1000  # room for so many is asked for before any are drawn; how many there will be is not known
 _STAIN_PIXELS = 50_000  # of each tile image, for the stain fit of its patient
+Log = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -126,10 +129,10 @@ def is_tile_image(path: Path) -> bool:
         return slide.reader == "image" and max(slide.size) <= TILE_IMAGE_PX
 
 
-def draw_to_disk(slides: Sequence[Source], card: Card, per_slide: int, path: Path) -> tuple[np.ndarray, np.ndarray]:
+def draw_to_disk(slides: Sequence[Source], card: Card, per_slide: int, path: Path, log: Log = lambda _: None) -> tuple[np.ndarray, np.ndarray]:
     """Up to ``per_slide`` tiles of each slide, evenly spread over its tissue; of a tile image all.
 
-    They are in a file that is mapped, so that more than fit the memory can be learnt from.
+    They are in a file that is mapped, so that more than fit the memory can be learnt from. ``log`` hears every 20 seconds how far it has come.
 
     Returns
     -------
@@ -145,7 +148,7 @@ def draw_to_disk(slides: Sequence[Source], card: Card, per_slide: int, path: Pat
     OutputError
         The disk has no room for them.
     """
-    return to_disk(drawn(slides, card, per_slide), len(slides) * per_slide, (card.tile_px, card.tile_px, 3), path)
+    return to_disk(drawn(slides, card, per_slide, log), len(slides) * per_slide, (card.tile_px, card.tile_px, 3), path)
 
 
 def to_disk(found: Iterator[tuple[int, np.ndarray]], most: int, shape: tuple[int, int, int], path: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -177,11 +180,15 @@ def to_disk(found: Iterator[tuple[int, np.ndarray]], most: int, shape: tuple[int
         return (np.memmap(path, np.uint8, "c", shape=whole) if len(owned) else np.empty(whole, np.uint8)), owned
 
 
-def drawn(sources: Sequence[Source], card: Card, per_slide: int) -> Iterator[tuple[int, np.ndarray]]:
+def drawn(sources: Sequence[Source], card: Card, per_slide: int, log: Log = lambda _: None) -> Iterator[tuple[int, np.ndarray]]:
     """The tiles of `draw_to_disk` one by one, each with the number of its slide."""
+    said = time.monotonic()
     picture = [is_tile_image(s.path) for s in sources]
     stains = stain_fits([s for s, is_picture in zip(sources, picture, strict=True) if is_picture], card)
     for i, source in enumerate(sources):
+        if time.monotonic() - said > _SAY_SECONDS:
+            said = time.monotonic()
+            log(f"tiles of {i} of {len(sources)} slides and pictures are drawn")
         if picture[i]:
             yield from ((i, tile) for tile in tiles_of_image(source, card, stains[source.whose]))
         else:
