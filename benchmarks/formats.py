@@ -2,8 +2,9 @@
 
     WSIKIT_DATA=FOLDER python benchmarks/formats.py [-o docs/formats.md]
 
-Real files are those of FOLDER/slides, where there is one. A reader has passed when all checks of `wsikit.testing.conformance` hold; "off by" is the mean
-difference in grey levels to the picture that went in (JPEG costs about one); "H&E" is what scoring says of the slide.
+Real files are those of the folder slides/ in the one that WSIKIT_DATA names, where it is set. A reader has passed when all checks of
+`wsikit.testing.conformance` hold; "off by" is the mean difference in grey levels to the picture that went in (JPEG costs
+about one); "H&E" is what scoring says of the slide.
 """
 
 from __future__ import annotations

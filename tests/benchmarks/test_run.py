@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -111,3 +112,21 @@ def test_without_a_screen_the_viewer_is_absent_with_its_reason(tmp_path: Path, m
         monkeypatch.delenv(name, raising=False)
     (case,) = measured(tmp_path, "viewer")["cases"]
     assert case["absent"] == "needs a screen: see jobs/viewer.py"
+
+
+def test_ctrl_c_keeps_what_was_measured(tmp_path: Path) -> None:
+    command = [sys.executable, str(SCRIPT), "start", "--quick", "--repeats", "500", "--only", "import wsikit", "--out", str(tmp_path)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, preexec_fn=_with_ctrl_c)
+    assert process.stderr is not None
+    assert any(line.startswith("[2/500, 1/") for line in process.stderr)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode == 130
+    facts = json.loads((tmp_path / "start.json").read_text())
+    assert facts["about"]["interrupted"]
+    assert all(c["rate"]["median"] > 0 for c in facts["cases"])
+    assert "It was interrupted" in (tmp_path / "start.md").read_text()
+
+
+def _with_ctrl_c() -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # where the tests run in the background it is ignored
